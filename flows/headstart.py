@@ -58,7 +58,7 @@ def headstart(
         push: push data and outputs to the DVC remote afterwards.
         remote: name of the DVC remote; the default remote if empty. Only with `pull` or `push`.
         gate: when to keep the last result instead of the new one; never if empty. Ignored with
-            `overrides`, because an experiment replaces no result.
+            `overrides`, because an experiment does not replace the last result.
         when_busy: what to do if another run is using this working copy.
     """
     root = working_copy()
@@ -68,7 +68,9 @@ def headstart(
             refuse_idle(overrides, name, pull or push, remote)
             check_project(root)
             if gate and overrides:  # a deployment always passes its gate
-                get_run_logger().info("an experiment replaces no result, so the gate is not used")
+                get_run_logger().info(
+                    "an experiment does not replace the last result, so the gate is not used"
+                )
                 gate = None
             name = name or flow_run.name or "experiment"
             claim = stack.enter_context(Claim(root, when_busy, cancellation.asked))

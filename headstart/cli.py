@@ -64,7 +64,7 @@ def main() -> None:
 
 # Subcommands that are modules with `add_arguments` and `run`.
 HELP = {
-    "init": "Make a project for your examples; Headstart's code stays outside.",
+    "init": "Make a project for your examples, without a copy of Headstart's code.",
     "flow": "Run what changed as a Prefect flow.",
     "schedule": "Run the deployments of prefect.yaml on schedule, and when the data changes.",
     "dashboard": "Open Prefect's dashboard; start a server if none is up.",

@@ -155,7 +155,7 @@ def renewed(text: str, needed: list[str]) -> tuple[str, list[str]]:
         changes.append(f"{old} is {new} now")
     if not _holds(text, document):
         raise ParamsError(
-            f"params.yaml does not have the layout that init writes; change it yourself:"
+            "params.yaml does not have the layout that init writes; make these changes yourself:"
             f" {'; '.join(changes)}"
         )
     return text, changes

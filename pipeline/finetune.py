@@ -193,7 +193,7 @@ def refit(
     if trained.best != recipe.last:
         trained.checkpoint.unlink(missing_ok=True)
         raise TrainingError(
-            "trained again on training and validation examples, the finetuned network"
+            "when the finetuned network was trained again on training and validation examples, it"
             f" {trained.status}; set train.refit to false"
         )
     return trained.checkpoint

@@ -195,9 +195,10 @@ def doubts(groups: Groups | None) -> list[str]:
     as_even = f" (worth {even:.0f} of equal size)" if even < 0.9 * count else ""
     proportions, others = f"{100 * PROPORTIONS_HELD:.0f} %", f"{100 * FEW_HELD:.0f} %"
     return [
-        f"the intervals rest on {count} groups{as_even}; with so few, the 95 % intervals of"
-        f" accuracy and other proportions contained the true value in at least {proportions} of"
-        f" simulated draws, but those of other metrics in as little as {others}"
+        f"the intervals rest on {count} groups{as_even}, so they may be too narrow: with such"
+        " groups, simulated 95 % intervals of accuracy and other proportions contained the true"
+        f" value in at least {proportions} of draws, but those of other metrics in as few as"
+        f" {others}"
     ]
 
 

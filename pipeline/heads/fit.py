@@ -231,7 +231,7 @@ def trained_again(
     (trained,) = fit_heads(rows, none, [chosen.hyperparameters], again, device, start=start)
     if trained.head is None:
         raise TrainingError(
-            f"trained again on other rows, the chosen head {trained.status};"
+            f"when the chosen head was trained again on other examples, it {trained.status};"
             " lower train.learning_rate"
         )
     return trained.head.scaled(chosen.scale / trained.scale)

@@ -14,7 +14,7 @@ def fitted(counts: Floats) -> Floats:
     """Return the weight of each term, [d]: log((1 + rows) / (1 + rows that have it)) + 1.
 
     Args:
-        counts: [n, d] of the training rows, or powers of the counts.
+        counts: the term counts of the training rows, [n, d], or powers of them.
     """
     rows = len(counts)
     have = np.count_nonzero(counts, axis=0)

@@ -172,7 +172,7 @@ def _difference(here: Identity, asked: Identity) -> str:
     for one, other in pairs:
         if one != other:
             return (
-                f"would compute other features: it has {_short(one)!r}, and this process has"
+                f"would compute different features: it has {_short(one)!r}, and this process has"
                 f" {_short(other)!r}"
             )
     return ""

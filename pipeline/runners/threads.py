@@ -110,7 +110,7 @@ def features_of(
     """Read the batch's examples, make their views and run the backbone on the views.
 
     Args:
-        batch: rows of `wanted.every_view`, whole examples.
+        batch: rows of `wanted.every_view`, with all views of each example.
         engine: the backbone.
         batch_size: views that the engine processes at once.
 

@@ -139,7 +139,7 @@ def opened(root: Path, source: str, of_kind: str, wanted: Wanted) -> tuple[Path,
     if other:
         raise DataError(
             f"ingest.{'targets' if targets else 'label'} names the column {min(other)} of {file},"
-            " which has another meaning; name columns of labels or numbers"
+            f" but {min(other)} is a reserved name; choose a column with labels or numbers"
         )
     learned = spelt(targets or (wanted.label,), whole.columns)
     absent = [name for name in ("path", *learned) if name not in whole.columns]

@@ -1,4 +1,4 @@
-"""Training a network from examples to logits: the last blocks of a backbone with the head, or all.
+"""Fine-tuning: train the head together with the last blocks of a backbone, or with all of them.
 
 Small adapters can be trained instead of blocks (`lora.py`). Every epoch uses each training example
 once, in a new view. After every epoch the state is saved as a checkpoint in the feature store's

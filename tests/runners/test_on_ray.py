@@ -93,7 +93,7 @@ def run_here(ray: Cluster) -> tuple[dict[str, str], int]:
 
 @contextlib.contextmanager
 def three_nodes(folder: Path) -> Iterator[Cluster]:
-    """A head, and nodes that would make other features: by their processor, or their engine."""
+    """A head, and nodes whose processor or engine would compute different features."""
     (folder / "node").mkdir()
     (folder / "node" / "sitecustomize.py").write_text(OTHER_ENGINE)
     store = {"HEADSTART_STORE": str(default_folder())}
@@ -128,7 +128,7 @@ def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
         told = sorted(lines)
         assert len(told) == 2, told
         assert re.fullmatch(
-            r"extract: node 10\.77\.0\.2 is not used: it would compute other features:"
+            r"extract: node 10\.77\.0\.2 is not used: it would compute different features:"
             r" it has '.* x86_64 avx', and this process has '.* x86_64 avx\w+'",
             told[0],
         ), told

@@ -227,7 +227,7 @@ class Audio:
         return overlaid(example, heat, side)
 
     def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]]:
-        """Return inputs of the sound, each with a different segment of time silent."""
+        """Return inputs made from the sound, each with a different segment silent."""
         from .parts import hidden
 
         return hidden(data, preprocessing)

@@ -30,7 +30,7 @@ def stretches(seconds: float, windows: int) -> int:
 
 
 def hidden(data: bytes, preprocessing: Input) -> list[NDArray[np.float32] | NDArray[np.uint8]]:
-    """Return inputs of a sound for each segment, with the segment silent.
+    """Return inputs made from a sound, for each segment with that segment silent.
 
     Raises:
         RefusedError: as in `decode.decode`.

@@ -262,7 +262,7 @@ class Image:
         """Encode pixels, uint8 [height, width, 3] of sRGB, as a binary PPM."""
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise RefusedError(
-                f"an array of {array.dtype} {list(array.shape)}; pixels are uint8"
+                f"an array of {array.dtype} {list(array.shape)}; pixels should be uint8"
                 " [height, width, 3]"
             )
         return b"P6\n%d %d\n255\n" % (array.shape[1], array.shape[0]) + array.tobytes()
@@ -289,7 +289,7 @@ class Image:
         return encoded(overlay(seen, heat), side)
 
     def hidden(self, data: bytes, preprocessing: Pixels | Fitted) -> Sequence[NDArray[Any]]:
-        """Return inputs of the picture, each with a different half of its cells blurred."""
+        """Return inputs made from the picture, each with a different half of its cells blurred."""
         from .hiding import hidden
 
         fitted = isinstance(preprocessing, Fitted)

@@ -123,7 +123,9 @@ class Text(Plain):
     def encode(self, array: NDArray[Any]) -> bytes:
         """Convert an array with one text to UTF-8."""
         if array.dtype.kind != "U" or array.size != 1:
-            raise RefusedError(f"an array of {array.dtype} {list(array.shape)}; a text is one str")
+            raise RefusedError(
+                f"an array of {array.dtype} {list(array.shape)}; a text should be a single str"
+            )
         return str(array.item()).encode()
 
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
@@ -133,7 +135,7 @@ class Text(Plain):
         return read(data, preprocessing)
 
     def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]] | None:
-        """Return inputs of the text, each without one of its words."""
+        """Return inputs made from the text, each without one of its words."""
         from .parts import hidden
 
         return hidden(data, preprocessing)

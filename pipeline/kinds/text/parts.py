@@ -16,7 +16,7 @@ LEAST_MARKED = 0.05  # minimum weight of a marked word; the maximum is 1
 
 
 def hidden(data: bytes, wanted: Input) -> list[NDArray[np.int64]] | list[NDArray[np.float32]]:
-    """Return inputs of the text, each without one of the parts that the encoder sees."""
+    """Return inputs made from the text, each without one of the parts that the encoder sees."""
     text = text_of(data)
     places = _parts(text, wanted)
     rest = [text[:start] + text[end:] for start, end in places]

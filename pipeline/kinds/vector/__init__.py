@@ -145,7 +145,8 @@ class OfNumbers(Plain):
 
         if array.ndim != 1 or array.dtype.kind not in "fiu":
             raise RefusedError(
-                f"an array of {array.dtype} {list(array.shape)}; a vector has one axis, of numbers"
+                f"an array of {array.dtype} {list(array.shape)}; a vector should be a"
+                " one-dimensional array of numbers"
             )
         return npy(array)
 

@@ -52,7 +52,9 @@ def _npy(data: bytes) -> NDArray[np.generic]:
         raise RefusedError("an NPY file whose version is not 1.0")
     shape, form = _header(data[:start])
     if len(shape) != 1 or form.kind not in "fiu":
-        raise RefusedError(f"{form} {list(shape)}; a vector has one axis, of numbers")
+        raise RefusedError(
+            f"{form} {list(shape)}; a vector should be a one-dimensional array of numbers"
+        )
     if len(data) != start + shape[0] * form.itemsize:
         raise RefusedError(
             f"truncated: {len(data) - start:,} bytes for {shape[0]:,} numbers of {form.itemsize}"

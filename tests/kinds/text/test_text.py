@@ -393,7 +393,7 @@ def test_arrays_and_pages() -> None:
     assert TEXT.encode(np.array("déjà")) == "déjà".encode()
     assert TEXT.encode(np.array(["one"])) == b"one"
     for array in (np.array(["one", "two"]), np.array(3.0), np.array(b"bytes")):
-        with pytest.raises(RefusedError, match="a text is one str"):
+        with pytest.raises(RefusedError, match="a text should be a single str"):
             TEXT.encode(array)
     shown = TEXT.show(("word " * 500).encode(), 160)
     assert shown.media_type == "text/plain"
