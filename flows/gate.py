@@ -35,7 +35,7 @@ class Decision(NamedTuple):
 
 
 class Gate(BaseModel):
-    """How a run's result is compared with the last one, and whether it replaces it.
+    """The rule that compares a run's result with the last one, and decides which is kept.
 
     The default `metric` is the first of `FIRST` that the run measured. By default, lower is
     `better` for errors and losses, and higher for other metrics.

@@ -153,9 +153,7 @@ def fill_dirty_folder(outside: Path) -> dict[str, str]:
     outcome[f"{ROOT}/ant/socket.jpg"] = "^not a regular file$"
     with Path(ROOT, "ant/huge.jpg").open("wb") as file:
         file.truncate(5_000_000_000)
-    outcome[f"{ROOT}/ant/huge.jpg"] = (
-        "^too large a file: 5,000 MB, at most 200 MB; cut it into tiles"
-    )
+    outcome[f"{ROOT}/ant/huge.jpg"] = "^too large: 5,000 MB, at most 200 MB; cut it into tiles"
     return outcome
 
 

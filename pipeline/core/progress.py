@@ -1,4 +1,4 @@
-"""Progress for people: one line that moves on a terminal, plain lines elsewhere."""
+"""Progress for people: one line that is rewritten on a terminal, plain lines elsewhere."""
 
 import shutil
 import sys
@@ -41,7 +41,7 @@ class Progress:
             print(self._line(now), flush=True)
 
     def clear(self) -> None:
-        """Empty the moving line, so that what is printed next has a line of its own."""
+        """Clear the progress line, so that what is printed next has a line of its own."""
         if self._moves:
             self._write(CLEARED)
 

@@ -68,8 +68,7 @@ def load(path: Path, most_bytes: int) -> bytes:
                 raise RefusedError("not a regular file")
             if status.st_size > most_bytes:
                 raise RefusedError(
-                    f"too large a file: {status.st_size / 1e6:,.0f} MB, at most"
-                    f" {most_bytes / 1e6:.0f} MB"
+                    f"too large: {status.st_size / 1e6:,.0f} MB, at most {most_bytes / 1e6:.0f} MB"
                 )
             # A file of /proc has no size, and reading it may wait for ever.
             data = file.read(status.st_size)

@@ -122,7 +122,7 @@ def load(file: Path, key: str, most_bytes: int) -> bytes:
         raise RefusedError(f"not listed in {file}")
     if found.size > most_bytes:
         raise RefusedError(
-            f"too large an object: {found.size / 1e6:,.0f} MB, at most {most_bytes / 1e6:.0f} MB"
+            f"too large: {found.size / 1e6:,.0f} MB, at most {most_bytes / 1e6:.0f} MB"
         )
     if not found.size:
         raise RefusedError("empty object")

@@ -97,7 +97,7 @@ def run(bundle: Path) -> None:
         print(f"measure: {_in_words(name, figures['joined'], figures['own'], apart)}")
     if foreign.any():
         print(f"measure: {foreign.sum()} predictions of the joined head are classes of other sites")
-    print(f"measure: {MEASURED} has these metrics; it names no class and no example")
+    print(f"measure: {MEASURED} has these metrics, but no names of classes or examples")
 
 
 def _require_alike(folder: Path, bundle: Bundle, backbone: Backbone, task: str) -> None:

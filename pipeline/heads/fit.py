@@ -165,7 +165,7 @@ def _solve(
 def _measured(
     asked: Hyperparameters, head: Head, train: Split, val: Split, schedule: Schedule, scaled: bool
 ) -> Trained:
-    """Return a head in closed form with its metrics, if `scaled` after calibrating its logits."""
+    """Return a head in closed form with its metrics; if `scaled`, calibrate its logits first."""
     scale = 1.0
     if scaled:
         new = val if len(val.labels) else train

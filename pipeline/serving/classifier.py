@@ -37,7 +37,7 @@ from .explain import (
 )
 
 MOST_WINDOWS = 8  # of an example; with more, its inputs are computed one after the other
-OLDER = "the bundle is of an older version and names no digests"
+OLDER = "the bundle was made by an older version and has no digests"
 # Kinds that show only decoded pictures or sounds, never the bytes of a file.
 DECODED = ("image", "audio")
 

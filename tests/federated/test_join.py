@@ -296,7 +296,7 @@ WRONG = {
     ),
     "too long": (
         lambda folder: os.truncate(folder / "sums.safetensors", 2**40),
-        "sums.safetensors: too large a file: 1,099,512 MB",
+        "sums.safetensors: too large: 1,099,512 MB",
     ),
     "huge sums of classes": (
         lambda folder: rewrite(folder, lambda held: held["class_sums"].__imul__(1e200)),

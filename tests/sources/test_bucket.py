@@ -494,7 +494,7 @@ def test_without_the_set_of_packages_one_line_says_what_installs_it(
 
 def test_a_large_object_is_refused_before_it_is_read(shapes: Bucket, between: Between) -> None:
     path = Path(f"{LISTING}#disc%2F0.png")
-    with pytest.raises(DataError, match="too large an object: 0 MB, at most 0 MB"):
+    with pytest.raises(DataError, match="too large: 0 MB, at most 0 MB"):
         load(path, 100)
     assert between.asked == []
 

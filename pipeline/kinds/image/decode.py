@@ -150,7 +150,7 @@ def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[obje
     size = files.size(path)  # 0 if it is not a file, for which reading raises the error
     if size > most_bytes:
         raise RefusedError(
-            f"too large a file: {size / 1e6:,.0f} MB, at most {most_bytes / 1e6:.0f} MB; cut it"
+            f"too large: {size / 1e6:,.0f} MB, at most {most_bytes / 1e6:.0f} MB; cut it"
             " into tiles first, for instance with OpenSlide, tiatoolbox or `vips dzsave`"
         )
     return _one_large if size > LARGE_BYTES else contextlib.nullcontext()

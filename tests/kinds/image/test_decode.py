@@ -139,7 +139,7 @@ def test_load_refuses_what_is_no_file(tmp_path: Path) -> None:
 def test_load_refuses_a_huge_file_unread(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(5_000_000_000)  # takes no room on the disk
-    with pytest.raises(RefusedError, match="too large a file: 5,000 MB, at most 200 MB"):
+    with pytest.raises(RefusedError, match="too large: 5,000 MB, at most 200 MB"):
         load(tmp_path / "huge.jpg", KIND.most_bytes)
 
 
