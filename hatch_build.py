@@ -16,6 +16,7 @@ PROJECT = (
     ".dvc/config",
     ".dvc/plots/*.json",
     ".dvcignore",
+    "corrections/README.md",
     "data/weights/.gitignore",
     "dvc.yaml",
     "examples/audio/params.yaml",

@@ -24,13 +24,14 @@ from benchmarks import tasks
 from benchmarks.harness import ROOT, Project, table
 from pipeline.checks import checks
 from pipeline.core.params import ChecksParams
-from pipeline.core.paths import CHECKS, MANIFEST
+from pipeline.core.paths import CHECKS, CONFIRMED, MANIFEST
 from pipeline.examples.files import digest
 from pipeline.heads.head import fit_temperature, one_thread, probabilities
 from pipeline.kinds.image import decode
 from pipeline.quality.held_out import folds_of
 from pipeline.quality.originals import originals
 from pipeline.sources.surfaces import PATCH, cut
+from pipeline.tables import confirmed
 from pipeline.tables.draw import draw
 from pipeline.tables.features import Split, view_0
 from pipeline.tables.manifest import DRAWN, SPLITS, write_manifest
@@ -270,6 +271,7 @@ def planted(row: dict[str, Any], picture: Image.Image, file: Path, **more: Any) 
 def tables(manifest: pd.DataFrame, extract: bool, drawn: bool = True) -> dict[str, pd.DataFrame]:
     origins = dict.fromkeys(SPLITS[1:], DRAWN) if drawn else None
     write_manifest(manifest.sort_values("path"), "image", MANIFEST, origins)
+    confirmed.write(CONFIRMED, [])
     if extract:
         run("augment", "extract")
     checks()

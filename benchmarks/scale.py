@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import ROOT, Project, draw, multiply, run, table
+from pipeline.core.paths import CONFIRMED
+from pipeline.tables import confirmed
 from pipeline.tables.features import write_shards
 from pipeline.tables.manifest import write_manifest
 
@@ -85,6 +87,7 @@ def made_up(project: Project, examples: int, seed: int = 0) -> None:
     data = project.folder / "data"
     origins = {"val": "drawn", "test": "drawn"}
     write_manifest(manifest.sort_values("path"), "image", data / "manifest.parquet", origins)
+    confirmed.write(project.folder / CONFIRMED, [])
     means = APART * random.standard_normal((CLASSES, NUMBERS))
 
     def shards() -> Iterator[

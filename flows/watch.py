@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline.core import command
 from pipeline.core.errors import MayPassError, StageError
+from pipeline.core.paths import CORRECTIONS
 
 from . import access, server
 from .dvc.claim import at_work
@@ -20,7 +21,7 @@ from .dvc.pool import Pool
 from .dvc.project import working_copy
 
 DEPLOYMENT = "headstart/on-change"
-DATA = Path("data/raw")
+DATA = [Path("data/raw"), CORRECTIONS]
 SEEN = Path(".headstart/data-seen")  # the hash at the last report
 SECONDS_BETWEEN_LOOKS = 30.0
 
@@ -124,7 +125,12 @@ def start_run() -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options for which data to watch and how often."""
     parser.add_argument(
-        "--look-at", nargs="*", type=Path, default=[DATA], metavar="PATH", help=f"default: {DATA}"
+        "--look-at",
+        nargs="*",
+        type=Path,
+        default=DATA,
+        metavar="PATH",
+        help=f"default: {DATA[0]} {DATA[1]}",
     )
     parser.add_argument(
         "--look-every", type=float, default=SECONDS_BETWEEN_LOOKS, metavar="SECONDS"

@@ -28,11 +28,12 @@ from pipeline.backbones import engines
 from pipeline.core import lock, params
 from pipeline.core.errors import RefusedError, RunError
 from pipeline.core.params import Params
-from pipeline.core.paths import LOCK, MANIFEST, PLAN
+from pipeline.core.paths import CONFIRMED, CORRECTIONS, LOCK, MANIFEST, PLAN, REFUSED
 from pipeline.examples import files, rows
 from pipeline.kinds import Kind
 from pipeline.runners.wanted import every_view
 from pipeline.sources.checked import Checked, drop_repeats
+from pipeline.sources.corrected import corrected
 from pipeline.sources.folder import folder as folder_listing
 from pipeline.sources.splits import split, unlabelled
 from pipeline.sources.table import LABEL, Wanted
@@ -41,6 +42,8 @@ from pipeline.sources.targets import targeted
 from pipeline.store.database import features_file
 from pipeline.store.places import default_address, default_folder
 from pipeline.store.vectors import open_store
+from pipeline.tables import confirmed as confirmations
+from pipeline.tables import corrections
 
 NAMED = 3  # examples that the text lists by name; the rest are counted
 Runs = Literal["yes", "maybe", "no"]
@@ -81,11 +84,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Change:
-    """A changed example: its current path, and its old and new path, label or split."""
+    """A changed example: its current path, and its old and new path, label or split.
+
+    `by` is the file of corrections that changed it, empty if the source itself did.
+    """
 
     path: str
     old: str
     new: str
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,21 @@ class Examples:
     renamed: tuple[Change, ...] = ()
     relabelled: tuple[Change, ...] = ()
     resplit: tuple[Change, ...] = ()
+    excluded: tuple[Change, ...] = ()  # by corrections; `new` is empty
+    confirmed: tuple[str, ...] = ()  # the label is right, says a new correction
+    unconfirmed: tuple[str, ...] = ()  # which no correction says any more
+
+
+class Coming(NamedTuple):
+    """What `ingest` would write, as far as it is known without decoding examples.
+
+    `by` has the file of corrections that changes an example, by digest; `confirmed` digests and
+    labels.
+    """
+
+    manifest: pd.DataFrame
+    by: dict[str, str]
+    confirmed: confirmations.Confirmed
 
 
 @dataclass(frozen=True)
@@ -166,9 +188,8 @@ def _why(settings: Params) -> Answer:
     examples: Examples | None = Examples()
     if "ingest" in running:
         coming = None if touched is None else coming_manifest(settings, manifest, touched, kind)
-        known = manifest is not None and coming is not None
-        examples = example_changes(manifest, coming) if known else None
-        manifest = coming
+        examples = None if manifest is None or coming is None else example_changes(manifest, coming)
+        manifest = coming.manifest if coming else None
     views = None
     if manifest is not None and "extract" in running:
         planned = None if {"ingest", "augment"} & running else pd.read_parquet(PLAN)
@@ -206,10 +227,17 @@ def _examples_in_words(examples: Examples, kind: Kind) -> list[str]:
         "changed": examples.changed,
         "removed": examples.removed,
         "renamed": [one.path for one in examples.renamed],
-        "relabelled": [f"{one.path} ({one.old} → {one.new})" for one in examples.relabelled],
-        "in another split": [f"{one.path} ({one.old} → {one.new})" for one in examples.resplit],
+        "relabelled": list(map(_in_words, examples.relabelled)),
+        "in another split": list(map(_in_words, examples.resplit)),
+        "excluded": [f"{one.path} ({one.by})" for one in examples.excluded],
+        "confirmed": examples.confirmed,
+        "not confirmed any more": examples.unconfirmed,
     }
     return [_named(change, paths, kind) for change, paths in groups.items() if paths]
+
+
+def _in_words(one: Change) -> str:
+    return f"{one.path} ({one.old} → {one.new}{', ' * bool(one.by)}{one.by})"
 
 
 def _named(change: str, paths: Sequence[str], kind: Kind) -> str:
@@ -327,11 +355,15 @@ def touched_files(folder: Folder | None) -> set[str] | None:
 
 def coming_manifest(
     settings: Params, manifest: pd.DataFrame | None, touched: set[str], kind: Kind
-) -> pd.DataFrame | None:
-    """Return the manifest that ingest would write, as far as it is known without decoding examples.
+) -> Coming | None:
+    """Return what ingest would write.
 
     None if the source makes its examples, or if ingest has never run. Only touched files are read.
-    A file that was refused before and has not changed is assumed to be refused again.
+    A file that was refused before and has not changed is assumed to be refused again, unless
+    corrections had excluded it or could decide which of its labels is right.
+
+    Raises:
+        DataError: a file of corrections is damaged.
     """
     source = settings.ingest.source
     if manifest is None or source not in ("folder", "csv", "parquet"):
@@ -340,6 +372,8 @@ def coming_manifest(
     if kind.rows and wanted.dialect != LABEL.dialect:  # ingest writes the table in another one
         return None
     known = dict(zip(manifest["path"], manifest["digest"], strict=True))
+    written = corrections.read_all(corrections.files_in(CORRECTIONS)[0])
+    again = refused_by_corrections(kind)
     root = Path(settings.ingest.path)
     passed = []
     with contextlib.redirect_stdout(io.StringIO()):  # discard the lines that ingest prints
@@ -351,13 +385,25 @@ def coming_manifest(
             path = found.path.as_posix()
             digest = known.get(path)
             with contextlib.suppress(RefusedError):
-                if touched & in_files(found.path):
+                if path in again or touched & in_files(found.path):
                     digest = files.digest(files.load(found.path, kind.most_bytes))
             if digest:
                 passed.append(Checked(found, digest, tuple(None for _ in kind.columns)))
-        kept, _ = drop_repeats(passed, kind)
+        mended = corrected(passed, written, settings.ingest)
+        kept, _ = drop_repeats(mended.examples, kind)
         labelled, _ = unlabelled(kept)
-        return split(labelled, settings.ingest, kind, listed.columns)
+        after = split(labelled, settings.ingest, kind, listed.columns)
+    by = {digest: file.as_posix() for digest, file in mended.by.items()}
+    return Coming(after, by, mended.confirmed)
+
+
+def refused_by_corrections(kind: Kind) -> set[str]:
+    """Return the paths of refused examples that other corrections might accept."""
+    if not REFUSED.exists():
+        return set()
+    refused = pd.read_csv(REFUSED, dtype=str, keep_default_na=False)
+    reasons = (f"excluded by {CORRECTIONS}/", f"the same {kind.noun} has the labels ")
+    return set(refused.loc[refused["reason"].str.startswith(reasons), "path"])
 
 
 def in_files(example: Path) -> set[str]:
@@ -368,16 +414,21 @@ def in_files(example: Path) -> set[str]:
     return {table[0].as_posix(), table[0].with_name(rows.MATRIX).as_posix()}
 
 
-def example_changes(before: pd.DataFrame, after: pd.DataFrame) -> Examples:
-    """Return the differences between two manifests."""
+def example_changes(before: pd.DataFrame, coming: Coming) -> Examples:
+    """Return the differences between a manifest and what ingest would write."""
+    after, by = coming.manifest, coming.by
     both = before.merge(after, on="digest", suffixes=("_old", ""))
     new = set(after.loc[~after["digest"].isin(before["digest"]), "path"])
-    gone = set(before.loc[~before["digest"].isin(after["digest"]), "path"])
+    lost = before[~before["digest"].isin(after["digest"])]
+    taken = lost[lost["digest"].isin(list(by))]
+    gone = set(lost["path"]) - set(taken["path"])
 
     def differing(column: str) -> tuple[Change, ...]:
         rows = both.loc[both[column] != both[f"{column}_old"]]
-        return tuple(map(Change, rows["path"], rows[f"{column}_old"], rows[column]))
+        files = ["" if column == "path" else by.get(digest, "") for digest in rows["digest"]]
+        return tuple(map(Change, rows["path"], rows[f"{column}_old"], rows[column], files))
 
+    was = confirmations.read(CONFIRMED) if CONFIRMED.exists() else set()
     relabelled = differing("label")
     elsewhere = {one.path for one in relabelled}
     return Examples(
@@ -388,6 +439,12 @@ def example_changes(before: pd.DataFrame, after: pd.DataFrame) -> Examples:
         renamed=tuple(one for one in differing("path") if one.path not in elsewhere),
         relabelled=relabelled,
         resplit=differing("split"),
+        excluded=tuple(
+            Change(row.path, row.label, "", by[row.digest])
+            for row in taken.sort_values("path").itertuples()
+        ),
+        confirmed=tuple(sorted(confirmations.paths(after, coming.confirmed - was))),
+        unconfirmed=tuple(sorted(confirmations.paths(after, was - coming.confirmed))),
     )
 
 

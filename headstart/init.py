@@ -44,6 +44,7 @@ COPIED = (
     ".dvc/config",
     ".dvc/plots/*.json",
     ".dvcignore",
+    "corrections/README.md",
     "data/weights/.gitignore",
     "plugins/*.*",
 )
@@ -69,6 +70,7 @@ holds what is yours:
 | --- | --- |
 | `params.yaml` | all parameters: edit this one |
 | `data/raw/` | your examples: DVC keeps what `dvc add` tracks, and git the small `.dvc` files |
+| `corrections/` | what people correct in the data: labels, examples to exclude |
 | `plugins/`, `data/weights/` | code and networks of your own, if you have any |
 | `dvc.yaml` | the stages; you may add stages and plots of your own |
 | `headstart.lock`, `requirements.txt` | the installed code and libraries that decide the results |

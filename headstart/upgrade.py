@@ -18,7 +18,8 @@ from flows.dvc.project import working_copy
 from pipeline.core import lock, params
 from pipeline.core.errors import LockError, ParamsError, RunError
 from pipeline.core.lock import Lock
-from pipeline.core.paths import LOCK, PARAMS
+from pipeline.core.paths import CORRECTIONS, LOCK, PARAMS
+from pipeline.tables.corrections import README
 
 from . import graph, parameters, shipped
 from .init import GRAPH, REQUIREMENTS, pins
@@ -59,6 +60,8 @@ def run() -> None:
     now[PARAMS], changes = parameters.renewed(before[PARAMS], params.asked(ours))
     now[REQUIREMENTS] = pinned(before[REQUIREMENTS], pins(here, kind))
     now[LOCK] = here.text()
+    if not CORRECTIONS.exists():
+        now[CORRECTIONS / README] = _read(shipped.folder() / CORRECTIONS / README)
     for file in sorted(shipped.folder().glob(TEMPLATES)):
         name = file.relative_to(shipped.folder())
         if not name.exists():

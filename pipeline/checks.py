@@ -5,14 +5,14 @@ import json
 from . import kinds
 from .core import command, params
 from .core.errors import DataError
-from .core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
+from .core.paths import CHECKS, CHECKS_COUNTS, CONFIRMED, MANIFEST
 from .heads.head import one_thread
 from .quality import doubtful
 from .quality.drift import drifts, too_few_groups
 from .quality.duplicates import near_duplicates
 from .quality.few_examples import few_examples
 from .quality.originals import originals
-from .tables import cells
+from .tables import cells, confirmed
 from .tables.manifest import (
     DRAWN,
     GIVEN,
@@ -44,6 +44,7 @@ def checks() -> None:
     if "group" not in manifest:
         raise DataError(f"{MANIFEST} has no column group; run the ingest stage again")
     doubts.require_memory(manifest)
+    right = confirmed.paths(manifest, confirmed.read(CONFIRMED))
     rows, features = originals(manifest)
     with one_thread():
         pairs, compared, known = near_duplicates(rows, features, settings.duplicate_cosine, kind)
@@ -53,6 +54,9 @@ def checks() -> None:
             "few_examples": few_examples(manifest, task.name, settings.least_examples),
             "drift": drifts(rows, features, origins_in(MANIFEST), settings),
         }
+    issues = found["label_issues"]
+    known_right = issues["path"].isin(right)
+    found["label_issues"] = issues[~known_right]
     CHECKS.mkdir(parents=True, exist_ok=True)
     for name, table in found.items():
         file = CHECKS / f"{name}.csv"
@@ -76,6 +80,10 @@ def checks() -> None:
         f"{task.truth} issues",
         [f"{path} ({label}, or {suggested}?)" for path, label, suggested in doubted],
     )
+    if known_right.any():
+        count = int(known_right.sum())
+        were = "issue is" if count == 1 else "issues are"
+        print(f"checks: {count} more {task.truth} {were} left out: corrections/ confirms the label")
     scarce = found["few_examples"][["class", "train"]].itertuples(index=False)
     scarcely = f"fewer than {settings.least_examples} training {kind.nouns}"
     _say(

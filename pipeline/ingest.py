@@ -13,15 +13,16 @@ from . import kinds
 from .core import command, params
 from .core.errors import DataError
 from .core.params import Params
-from .core.paths import MANIFEST, REFUSED, TARGET
+from .core.paths import CONFIRMED, CORRECTIONS, MANIFEST, REFUSED, TARGET
 from .examples.rows import parted
 from .kinds import Kind
 from .sources.checked import check, drop_odd, drop_repeats
+from .sources.corrected import corrected
 from .sources.find import listing, stop_if_others_came, tables
 from .sources.found import Refused
 from .sources.splits import origins, split, unlabelled
 from .sources.stamps import Stamps
-from .tables import targets
+from .tables import confirmed, corrections, targets
 from .tables.labels import (
     ALL_AT_MOST,
     listed,
@@ -38,17 +39,20 @@ def ingest() -> None:
     settings = every.ingest
     name = kinds.declared(settings)
     kind = kinds.named(name)
-    for old in (MANIFEST, REFUSED, TARGET):
+    for old in (CONFIRMED, MANIFEST, REFUSED, TARGET):
         old.unlink(missing_ok=True)
 
-    stamps = Stamps(tables(settings))
+    written, others = corrections.files_in(CORRECTIONS)
+    stamps = Stamps([*tables(settings), CORRECTIONS, *written])
+    wanted = corrections.read_all(written)
     found = listing(settings, kind)
     stamps.look(found.found)
     passed, refused = check(found.found, kind, stamps.of_examples)
     stamps.stop_if_changed()
     stop_if_others_came(settings, found)
     agreeing, odd = drop_odd(passed, kind)
-    kept, repeated = drop_repeats(agreeing, kind)
+    mended = corrected(agreeing, wanted, settings)
+    kept, repeated = drop_repeats(mended.examples, kind)
     refused = sorted([*found.refused, *refused, *odd, *repeated])
     labelled, target = unlabelled(kept)
     manifest = split(labelled, settings, kind, found.columns)
@@ -58,12 +62,15 @@ def ingest() -> None:
         manifest, untaught, gone = targets.of_task(settings.task).taught(manifest)
         left_out = [Refused(Path(path), reason) for path, reason in gone]
 
-    write_refused(sorted([*refused, *left_out]))
+    write_refused(sorted([*refused, *left_out, *mended.excluded]))
     files = len(found.found) + len(found.refused)
     first = [row.path for row in found.found[:1]] + [row.path for row in found.refused[:1]]
     in_table = any(parted(path) for path in first)
     unit = "object" if settings.source == "s3" else "row" if in_table else "file"
     report(manifest, len(target), settings.task, len(refused), files, unit, kind)
+    ignored = [f"warning: {file} is no table of corrections, and is ignored" for file in others]
+    for remark in (*ignored, *mended.remarks):
+        print(f"ingest: {remark}")
     if untaught:
         rows = f" with {len(left_out)} {unit}{'s' * (len(left_out) != 1)} that {REFUSED} lists"
         print(
@@ -82,6 +89,7 @@ def ingest() -> None:
         require_unlabelled(len(target))
     write_manifest(manifest, name, MANIFEST, origins(labelled, manifest, settings), settings.task)
     write_manifest(target, name, TARGET)
+    confirmed.write(CONFIRMED, mended.confirmed)
 
 
 def write_refused(refused: list[Refused]) -> None:

@@ -13,6 +13,7 @@ from .core.params import Params
 from .core.paths import (
     BUNDLE,
     CHECKS,
+    CONFIRMED,
     CONTACT_SHEET,
     MANIFEST,
     METRICS,
@@ -35,6 +36,7 @@ from .pages.mistakes import HEAT, NEAR, Mistake, Near, Reasons, cards
 from .serving.classifier import Classifier
 from .serving.description import Bundle
 from .serving.hidden import hidden_features
+from .tables import confirmed
 from .tables.figures import Metrics
 from .tables.manifest import groups, kind_in, read_manifest, task_in
 from .tasks import TASKS
@@ -52,6 +54,7 @@ def report() -> None:
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}
     hidden = settings.report.examples == "hidden"
     shown = Thumbnails(manifest, kind, hidden)
+    right = confirmed.paths(manifest, confirmed.read(CONFIRMED))
     head, _ = bundle.head.trained_with()
     task, sliced, few = TASKS[task_in(MANIFEST)], tables.table(SLICES), checked["few_examples"]
     page = of_task(task.name)
@@ -103,7 +106,7 @@ def report() -> None:
         made_of=made_of(bundle),
         task=task,
         learned=task.counted(len(classes)),
-        mistakes=cards(mistakes, reasons(mistakes, shown, manifest), shown),
+        mistakes=cards(mistakes, reasons(mistakes, shown, manifest), shown, right),
         **page.parts(predictions, classes),
     )
     REPORT.write_text(text, encoding="utf-8")

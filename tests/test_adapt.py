@@ -283,7 +283,7 @@ def test_why_tells_of_no_target_example_among_those_with_labels(vectors: Project
     after = why.coming_manifest(params.load(kinds.schema), before, {str(TABLE)}, kind)
     assert after is not None
     assert why.example_changes(before, after) == why.Examples()
-    assert after["digest"].tolist() == before["digest"].tolist()
+    assert after.manifest["digest"].tolist() == before["digest"].tolist()
 
 
 def test_the_stage_and_its_examples_are_of_classification(vectors: Project) -> None:

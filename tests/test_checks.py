@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from pipeline.checks import checks
 from pipeline.core.errors import DataError, StoreError
 from pipeline.core.params import ChecksParams
-from pipeline.core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
+from pipeline.core.paths import CHECKS, CHECKS_COUNTS, CONFIRMED, MANIFEST
 from pipeline.examples.files import digest
 from pipeline.kinds import image
 from pipeline.kinds.image import copies
@@ -31,6 +31,7 @@ from pipeline.sources.surfaces import PATCH, cut
 from pipeline.store.database import features_file
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
+from pipeline.tables import confirmed
 from pipeline.tables.manifest import write_manifest
 from pipeline.tasks.classification import issues
 from tests.conftest import ROOT, Project, begin_store
@@ -696,3 +697,19 @@ def test_too_few_groups_are_said_by_the_stage(planted, capsys):
     assert "checks: drift of val and test not tested: too few groups\n" in said
     assert "from the training split" not in said
     assert counts()["drifted_splits"] == 0
+
+
+def test_a_label_that_a_person_confirmed_is_no_issue(planted, capsys):
+    train = of_split("train")
+    wrong = train[train["label"] == "moon"].head(2)
+    relabel(list(wrong["path"]), "grass")
+    checks()
+    assert set(wrong["path"]) <= set(found("label_issues")["path"])
+    before = counts()["label_issues"]
+    first, second = wrong["digest"]
+    confirmed.write(CONFIRMED, {(first, "grass"), (second, "moon")})
+    capsys.readouterr()
+    checks()
+    assert counts()["label_issues"] == before - 1
+    assert wrong["path"].iloc[0] not in set(found("label_issues")["path"])
+    assert "checks: 1 more label issue is left out: corrections/ con" in capsys.readouterr().out

@@ -140,10 +140,15 @@ def test_why_foretells_what_a_run_then_does(
         "changed": [],
         "removed": [f"{disc}/8.png"],
         "renamed": [
-            {"path": f"{disc}/6 again.png", "old": f"{disc}/6.png", "new": f"{disc}/6 again.png"}
+            {
+                **{"path": f"{disc}/6 again.png", "old": f"{disc}/6.png", "by": ""},
+                "new": f"{disc}/6 again.png",
+            }
         ],
-        "relabelled": [{"path": "data/raw/shapes/square/4.png", "old": "disc", "new": "square"}],
-        "resplit": [],
+        "relabelled": [
+            {"path": "data/raw/shapes/square/4.png", "old": "disc", "new": "square", "by": ""}
+        ],
+        **{name: [] for name in ("resplit", "excluded", "confirmed", "unconfirmed")},
     }
     runs = {stage["name"]: stage["runs"] for stage in answer["stages"]}
     assert [*runs] == STAGES

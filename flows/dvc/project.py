@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline import kinds
 from pipeline.core import lock, params
 from pipeline.core.errors import RunError
+from pipeline.core.paths import CORRECTIONS, LOCK
 
 
 def working_copy() -> Path:
@@ -30,7 +31,7 @@ def check_project(root: Path) -> None:
     Raises:
         LockError: the project was made with other code or libraries than are installed.
         ParamsError: the message says in one line what to write.
-        RunError: git tracks an output that DVC keeps.
+        RunError: git tracks an output that DVC keeps, or the folder of corrections is missing.
     """
     file = root / "dvc.yaml"
     graph = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -39,6 +40,10 @@ def check_project(root: Path) -> None:
     lock.check(root)
     params.check_file(kinds.schema, root)
     stages = params.stages_in(graph).values()
+    reads = any(str(CORRECTIONS) in stage.get("deps", []) for stage in stages)
+    if reads and not (root / CORRECTIONS).is_dir():
+        what = "headstart upgrade" if (root / LOCK).exists() else f"git checkout {CORRECTIONS}"
+        raise RunError(f"the folder {CORRECTIONS}, which ingest reads, is missing: run `{what}`")
     entries = [out for stage in stages for out in stage.get("outs", [])]
     outs = [out for entry in entries for out in (entry if isinstance(entry, dict) else [entry])]
     try:

@@ -5,9 +5,12 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 LOCK = Path("headstart.lock")
 
+CORRECTIONS = Path("corrections")  # files that people write
+
 MANIFEST = Path("data/manifest.parquet")
 TARGET = Path("data/target.parquet")  # examples of another domain, without labels
 REFUSED = Path("data/refused.csv")
+CONFIRMED = Path("data/confirmed.csv")  # labels that people confirmed as right
 PICTURES = Path("data/pictures")  # examples made by ingest (surfaces, torchvision, some tables)
 
 PLAN = Path("data/plan.parquet")

@@ -1,6 +1,6 @@
 """Cards of the report for wrong predictions, each with its explanation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,8 +41,16 @@ class Reasons:
     neighbours: Sequence[Near]
 
 
-def cards(mistakes: Sequence[Mistake], reasons: Sequence[Reasons], shown: Thumbnails) -> list[Row]:
-    """Return the cards of the mistakes for the template, each with its explanation."""
+def cards(
+    mistakes: Sequence[Mistake],
+    reasons: Sequence[Reasons],
+    shown: Thumbnails,
+    confirmed: Collection[str] = (),
+) -> list[Row]:
+    """Return the cards of the mistakes for the template, each with its explanation.
+
+    `confirmed` has the paths of examples whose label a person confirmed.
+    """
     found = []
     for one, why in zip(mistakes, reasons, strict=True):
         heat = why.heat if why.best == one.heat_of else None
@@ -50,6 +58,7 @@ def cards(mistakes: Sequence[Mistake], reasons: Sequence[Reasons], shown: Thumbn
         repeated = heat is not None and heat.media_type.startswith("text/")
         beside: Row = {
             "path": shown.name(one.path),
+            "confirmed": one.path in confirmed,
             "shown": None if repeated else shown(one.path),
             "heat": embedded(heat, f"heat map of {one.heat_of}") if heat else None,
             "neighbours": [

@@ -12,7 +12,7 @@ from flows.dvc.project import check_project
 from headstart import graph, parameters, shipped, upgrade
 from headstart.init import run as init
 from pipeline.core import lock
-from pipeline.core.errors import HeadstartError, LockError
+from pipeline.core.errors import HeadstartError, LockError, RunError
 from tests.conftest import ROOT
 
 HERE = lock.installed()
@@ -300,3 +300,18 @@ def test_without_git_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) 
     shutil.rmtree(".git")
     with pytest.raises(HeadstartError, match="not a git repository"):
         upgrade.run()
+
+
+def test_the_folder_of_corrections_comes_with_an_upgrade_and_repro_says_so(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upgraded(capsys)
+    shutil.rmtree("corrections")
+    commit()
+    line = "the folder corrections, which ingest reads, is missing: run `headstart upgrade`"
+    with pytest.raises(RunError, match=line):
+        check_project(project)
+    assert "wrote corrections/README.md for Headstart" in upgraded(capsys)[0]
+    check_project(project)
+    Path("corrections/README.md").rename("corrections/anna.csv")
+    assert upgraded(capsys) == [f"this project is at Headstart {HERE.headstart} already"]

@@ -251,7 +251,7 @@ def test_why_tells_of_labels_in_columns_beside_one_to_slice_by(vectors: Project)
     lay("1")
     after = why.coming_manifest(params.load(kinds.schema), before, {str(TABLE)}, VECTOR)
     assert after is not None
-    assert list(after.columns) == list(before.columns)
+    assert list(after.manifest.columns) == list(before.columns)
     relabelled = why.Change(f"{TABLE}#item 0", "", "sun")
     assert why.example_changes(before, after) == why.Examples(relabelled=(relabelled,))
 
