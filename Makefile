@@ -67,8 +67,20 @@ check: $(DEV)  ## lint, format, types, security, which subpackage imports which,
 	lint-imports
 	.ci/words
 
-docs: setup  ## write docs/parameters.md from the schema of params.yaml
+docs: setup  ## write docs/parameters.md and docs/commands.md from the code
 	python -m docs.make_parameters
+	python -m docs.make_commands
+
+# The pages lie in .site as they do here, so that their links hold.
+site: .venv-site/sets/site  ## build the documentation site; open .site/site/index.html
+	@rm -rf .site && mkdir -p .site/pages
+	@git ls-files --cached --others --exclude-standard -- '*.md' '*.png' '*.json' | tar -cf - -T - | tar -xf - -C .site/pages
+	@cp docs/zensical.toml .site/
+	@.venv-site/bin/zensical build --strict --config-file .site/zensical.toml
+	@echo "site: .site/site/index.html opens in any browser"
+
+.venv-site/sets/site: requirements/site.lock
+	@PYTHON=$(PYTHON) HEADSTART_VENV=.venv-site requirements/install site
 
 audit: setup  ## known holes in the packages of requirements/dev.lock (asks an advisory service)
 	@python -m venv .venv/audit
@@ -85,4 +97,4 @@ clean-store: setup  ## empty the feature store: costs time, never correctness
 lock:  ## pin the newest versions that fit pyproject.toml, for every set (needs uv)
 	requirements/compile --upgrade
 
-.PHONY: help setup flower repro flow example serve dashboard why test test-slow coverage check docs audit store clean-store lock
+.PHONY: help setup flower repro flow example serve dashboard why test test-slow coverage check docs site audit store clean-store lock

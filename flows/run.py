@@ -43,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help='keep the old result if the new one is worse, as in {"when_worse": "keep"}',
     )
-    parser.add_argument("--when-busy", choices=["wait", "refuse"], default="wait")
+    parser.add_argument(
+        "--when-busy",
+        choices=["wait", "refuse"],
+        default="wait",
+        help="if another run uses this working copy: wait for it (default), or refuse",
+    )
 
 
 def run(**asked: Any) -> None:

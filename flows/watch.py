@@ -133,7 +133,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"default: {DATA[0]} {DATA[1]}",
     )
     parser.add_argument(
-        "--look-every", type=float, default=SECONDS_BETWEEN_LOOKS, metavar="SECONDS"
+        "--look-every",
+        type=float,
+        default=SECONDS_BETWEEN_LOOKS,
+        metavar="SECONDS",
+        help=f"time between two looks at the data (default: {SECONDS_BETWEEN_LOOKS})",
     )
 
 

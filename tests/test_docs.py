@@ -6,7 +6,9 @@ in `photos`; `sys.argv` names the bundle and a picture. One that cannot run has 
 """
 
 import re
+import runpy
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,3 +67,39 @@ def test_every_example_is_found() -> None:
     skipped = sum(page.read_text().count("\n<!-- not run: ") for page in PAGES)
     assert sum(len(examples(page)) for page in PAGES) == fences - skipped
     assert fences > 8
+
+
+def test_the_page_of_commands_is_of_this_code() -> None:
+    made = runpy.run_path(str(ROOT / "docs/make_commands.py"))["page"]() + "\n"
+    assert (ROOT / "docs/commands.md").read_text(encoding="utf-8") == made, "run `make docs`"
+    assert "|  |" not in made, "an argument has no help"
+
+
+def test_the_site_has_every_page_once() -> None:
+    site = tomllib.loads((ROOT / "docs/zensical.toml").read_text(encoding="utf-8"))["project"]
+    listed = re.findall(r"[\w/]+\.md", str(site["nav"]))
+    pages = [page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    beside = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
+    assert sorted(listed) == sorted({*pages, *beside})
+
+
+def test_the_page_of_outputs_has_every_output(bundled: Path) -> None:
+    page = (ROOT / "docs/outputs.md").read_text(encoding="utf-8")
+    written = [
+        file
+        for folder in ("data", "reports")
+        for file in (bundled / folder).rglob("*")
+        if file.suffix in (".csv", ".json", ".png", ".html", ".parquet")
+        and "raw" not in file.parts
+        and "features" not in file.parts
+    ]
+    assert len(written) > 20
+    for file in written:
+        name = file.relative_to(bundled).as_posix()
+        assert f"`{name}`" in page, f"docs/outputs.md does not have {name}"
+        if file.suffix == ".csv":
+            (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` "))
+            columns = file.read_text(encoding="utf-8-sig").splitlines()[0].split(",")
+            for column in columns:
+                base = re.sub(r"_(low|high)$", "", column)
+                assert f"`{base}`" in row or column.startswith("p("), f"{name}: {column}"
