@@ -303,8 +303,8 @@ def test_the_figures_of_the_readme_are_those_of_the_small_loop() -> None:
     for words in (
         f"a project of {count}, the next run took {ten} seconds instead of {first} (",
         f"It computed {computed} views and reused {reused}.",
-        f"The first run takes {default} seconds on two ",
-        f"| ten pictures added to {count} | {computed} views computed, {ten} s |",
+        f"first run takes {default} seconds on two ",
+        f"| ten pictures added to {count} | **{computed} views computed, {ten} s** |",
         f"and the {ten} seconds from",
     ):
         assert words in readme, f"README.md does not have {words!r}"
@@ -314,7 +314,7 @@ def test_what_a_terminal_shows_has_its_seconds_and_a_stage_its_own(tmp_path: Pat
     script = """
 import subprocess, sys, time
 print("> python -m pipeline.ingest")
-subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"])
+subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"])
 for count in range(3):
     print(f"\\r\\x1b[Kingest: {count}/3", end="")
 print("\\r\\x1b[K\\x1b[32mingest: done\\x1b[0m")
