@@ -36,7 +36,7 @@ NAMED = 3
 
 
 def checks() -> None:
-    """Check for near-duplicates, label issues, rare classes and drift, and write the tables."""
+    """Look for near-duplicates, label issues, rare classes and drift, and write the tables."""
     settings = params.load(kinds.schema).checks
     manifest, kind = read_manifest(MANIFEST), kinds.named(kind_in(MANIFEST))
     task = TASKS[task_in(MANIFEST)]

@@ -1,8 +1,8 @@
 """Inner blocks of a PyTorch network, and the features that are the means of their outputs.
 
 Blocks are the members of the network's sequential containers, except single layers with weights.
-Those of a convolutional network are the ends of its stages: the last block before the maps change
-their shape. Those of a transformer are chosen by `family.inner_layers`.
+The inner blocks of a convolutional network are the ends of its stages: the last block before the
+maps change shape. In a transformer, `family.inner_layers` chooses them.
 """
 
 import itertools
@@ -22,7 +22,7 @@ class WithBlocks(nn.Module):
     """A backbone that also returns the features of inner blocks."""
 
     def __init__(self, backbone: nn.Module, network: nn.Module, names: list[str]) -> None:
-        """Wrap `backbone`, which runs `network`; the blocks' names are relative to `root` of it."""
+        """Wrap `backbone`, which runs `network`; `names` are names of blocks in `root(network)`."""
         super().__init__()
         self.backbone = backbone
         self._inner = [root(network).get_submodule(name) for name in names]  # not registered twice
@@ -44,7 +44,7 @@ class WithBlocks(nn.Module):
 
 
 def root(network: nn.Module) -> nn.Module:
-    """Return the network of timm, torchvision or a plugin, in which blocks have their names."""
+    """Return the module of timm, torchvision or a plugin, which block names are relative to."""
     return network.network if isinstance(network, Pooled) else network
 
 
@@ -64,13 +64,13 @@ def mean(output: Tensor) -> Tensor:
 def inner(module: nn.Module, network: nn.Module, side: int) -> tuple[Layer, ...]:
     """Return the inner blocks of a network, from input to output: at most five, perhaps none.
 
-    The function runs the network on a drawn picture, so it works with any library's networks. A
+    The function runs the network on a random picture, so it works with any library's networks. A
     block whose mean is the network's features is left out.
 
     Args:
         module: maps uint8 pictures [n, side, side, 3] to features.
-        network: the network in it.
-        side: of a picture.
+        network: the network that `module` runs.
+        side: the side of a picture in pixels.
     """
     seen: list[tuple[str, tuple[int, ...], Tensor]] = []
 
@@ -103,7 +103,7 @@ def inner(module: nn.Module, network: nn.Module, side: int) -> tuple[Layer, ...]
 
 
 def _blocks(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the blocks of a network by their names, without those inside other blocks."""
+    """Yield the blocks of a network with their names, except blocks inside other blocks."""
     if hasattr(network, "class_token"):  # torchvision's transformers
         yield from _members(network.get_submodule("encoder.layers"), "encoder.layers.")
         return

@@ -45,10 +45,10 @@ class TorchBackbone:
     blocks: tuple[Layer, ...] = ()
 
     def with_blocks(self, module: nn.Module | None = None) -> nn.Module:
-        """Return a module with a tuple of what `module` returns, and the features of each block.
+        """Return a module that returns what `module` returns, and the features of each block.
 
         Args:
-            module: runs this backbone's `module`; the default is that itself.
+            module: a module that runs this backbone's `module`; the default is `module` itself.
         """
         network = self.module.get_submodule("network")
         names = [block.name for block in self.blocks]
@@ -82,7 +82,7 @@ def load(backbone: Backbone) -> TorchBackbone:
 
 
 def to_train(backbone: Backbone) -> TorchBackbone:
-    """Load a network to train: as `load`, and also MiniLM, which otherwise runs as ONNX."""
+    """Load a network to train, as `load` does; also MiniLM, which otherwise runs as ONNX."""
     if backbone.name not in TRAINED_TEXTS:
         return load(backbone)
     module = minilm_torch.MiniLM().eval().requires_grad_(requires_grad=False)

@@ -22,7 +22,7 @@ LONGEST = 512  # tokens, even if an encoder accepts more: the time grows with th
 
 
 def opened(backbone: Backbone) -> Opened:
-    """Return the encoder's graph: int64 `tokens` [n, length] to float32 `features` [n, width].
+    """Return the encoder's graph, from int64 `tokens` [n, length] to float32 `features` [n, width].
 
     Raises:
         MissingSetError: the packages for encoders are not installed.

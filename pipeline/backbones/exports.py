@@ -110,10 +110,11 @@ def exported(backbone: Backbone) -> Path:
 def _stop_if_rounded(backbone: Backbone, plain: Path, made: Opened) -> None:
     """Check that the last layer's features have the same bits in a graph with inner blocks.
 
-    The feature store keeps them only once, under the key that they have without inner blocks.
+    The feature store keeps these features only once, under the key for a graph without inner
+    blocks.
 
     Raises:
-        ParamsError: the exporter wrote another computation of the last layer.
+        ParamsError: with inner blocks, the exporter wrote the last layer's computation differently.
     """
     import numpy as np
     import onnxruntime
@@ -202,7 +203,8 @@ def _save(
 
     The fingerprint is a digest of the graph and the preprocessing. Apart from these, the features
     depend only on the engine that computes them. A graph with inner blocks has the fingerprint of
-    the graph without them, `print_of_last`, because its other features are the same.
+    the graph without them, `print_of_last`, because both compute the same features of the last
+    layer.
     """
     import onnx
     from safetensors.numpy import save

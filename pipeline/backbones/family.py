@@ -47,7 +47,7 @@ def inner_layers(layers: int) -> range:
     """Return which of a network's equal layers, from 1, are its inner blocks: at most five.
 
     They are every second layer, or farther apart if there are more than twelve. The last layer is
-    none of them, because it gives the features.
+    not among them, because its output is the features.
     """
     step = max(2, -(-layers // (MOST_BLOCKS + 1)))
     return range(step, layers, step)
@@ -55,7 +55,7 @@ def inner_layers(layers: int) -> range:
 
 @dataclass(frozen=True)
 class Family:
-    """How to obtain the networks of a family; each function takes the backbone.
+    """The functions that obtain the networks of a family; each takes the backbone.
 
     - `opened` returns the graph that the module writes, or None if PyTorch's exporter has to.
     - `licence` returns the licence of the weights, as their publisher states it.

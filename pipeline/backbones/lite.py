@@ -74,7 +74,7 @@ def made_by(backbone: Backbone) -> tuple[str, ...]:
 
 
 def opened(backbone: Backbone) -> Opened | None:
-    """Return the graph of the packaged weights; None for another pooling or random weights.
+    """Return the graph with the packaged weights; None if the pooling or the weights differ.
 
     Raises:
         WeightsError: the package is not installed, or is damaged.

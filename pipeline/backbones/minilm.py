@@ -68,7 +68,7 @@ def made_by(backbone: Backbone) -> tuple[str, ...]:
 
 
 def opened(backbone: Backbone, tensors: Tensors | None = None) -> Opened:
-    """Return the graph: int64 `tokens` [n, length] to float32 `features` [n, 384] of length 1.
+    """Return the graph, from int64 `tokens` [n, length] to float32 `features` [n, 384] of length 1.
 
     Args:
         backbone: one of `FILES`.
@@ -251,7 +251,7 @@ class _Network:
         return output
 
     def widened(self, key: str, turned: bool = False, factor: float = 1.0) -> str:
-        """Add a matrix in float32, times `factor`; a runtime folds these nodes when it loads."""
+        """Add a float32 matrix, multiplied by `factor`; a runtime folds these nodes on loading."""
         from onnx import TensorProto
 
         matrix, scale = self._tensors[key], self._tensors.get(key + SCALE)

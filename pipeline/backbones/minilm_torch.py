@@ -63,7 +63,7 @@ class Layer(nn.Module):
         self.output = Output(4 * width)
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Map states and mask to new states, as `Attention.forward`."""
+        """Map states and mask to new states, as `Attention.forward` does."""
         x = self.attention["output"](self.attention["self"](x, seen), x)
         states: Tensor = self.output(functional.gelu(self.intermediate["dense"](x)), x)
         return states

@@ -17,7 +17,7 @@ class WithMaps(nn.Module):
         self.backbone, self.source = backbone, source
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Map uint8 [n, side, side, 3] to [n, dimension] and [n, dimension, h, w]."""
+        """Map uint8 pictures [n, side, side, 3] to features [n, d] and maps [n, d, h, w]."""
         seen: list[Tensor] = []
         hook = self.source.register_forward_hook(lambda _part, _inputs, maps: seen.append(maps))
         features: Tensor = self.backbone(pictures)

@@ -1,9 +1,10 @@
 """A backbone that is the user's own ONNX file in `data/weights`, with a small YAML beside it.
 
-The file has one input, float32 [n, 3, crop, crop]: pictures normalised with mean and std. It has
-one output: features [n, d], or maps [n, d, h, w] whose means are then the features. The YAML has
-the same name. It states the preprocessing, with the fields of `kinds.Pixels` and `kinds.Fitted`,
-and the licence of the weights. This module adds the normalisation in front of the graph.
+The file has one input, float32 [n, 3, crop, crop]: the pictures, normalised with mean and std. It
+has one output: features [n, d], or maps [n, d, h, w] whose means are then the features. The YAML
+has the same name. It states the preprocessing, with the fields of `kinds.Pixels` and
+`kinds.Fitted`, and the licence of the weights. This module adds the normalisation in front of the
+graph.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Load the user's own weights into a network of timm or torchvision.
 
 The file is in safetensors format, or was written by `torch.save(network.state_dict(), file)`. From
-the latter only tensors are read (`weights_only`): code in it never runs.
+such a file only tensors are read (`weights_only`), so code in it never runs.
 """
 
 import pickle
@@ -122,7 +122,7 @@ def _plain(found: Mapping[Any, Any]) -> Tensors:
 
 
 def _parted(tensors: Tensors, network: nn.Module) -> tuple[Tensors, list[str]]:
-    """Return the network's tensors, and the names of tensors of a classifier that it lacks."""
+    """Return the network's tensors, and the names of a classifier's tensors, which it lacks."""
     known = network.state_dict()
     stated = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     last = {*LAST, *AUXILIARY, *([stated] if isinstance(stated, str) else stated)}

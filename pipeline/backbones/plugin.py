@@ -74,7 +74,7 @@ def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
     """Return the function's module, which maps normalised pictures [n, 3, side, side] to features.
 
     Raises:
-        ParamsError: the function returns a graph, or other weights than its own are requested.
+        ParamsError: the function returns a graph, or the requested weights are not its own.
     """
     if backbone.weights != "pretrained":
         raise wrong(

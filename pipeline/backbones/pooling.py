@@ -19,7 +19,7 @@ POWER, LEAST = 3.0, 1e-6  # of GeM, as in its paper
 
 
 class Pooled(nn.Module):
-    """A network of timm or torchvision with another pooling than its own.
+    """A network of timm or torchvision with a pooling that is not its own.
 
     If the features include the mean of patch tokens, the tokens pass through `patches` as maps
     [n, d, h, w], so that heat maps can be computed from them.
@@ -56,7 +56,7 @@ def pooled(backbone: Backbone, network: nn.Module, side: int) -> nn.Module:
     """Return the network with the requested pooling; try it on a black picture of `side` pixels.
 
     Raises:
-        ParamsError: the network does not have the tokens or maps for it.
+        ParamsError: the network does not have the tokens or maps that the pooling needs.
     """
     pooling = backbone.pooling
     if pooling == "auto":

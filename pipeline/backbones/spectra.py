@@ -1,10 +1,10 @@
 """Baselines for sounds, without pretraining: the mean and variation of a spectrum.
 
-`log_mel`: mean and standard deviation over the frames of each of 64 mel bands, in decibels.
-`mfcc`: mean and standard deviation of 40 mel-frequency cepstral coefficients (Davis and
-Mermelstein, 1980), an orthonormal cosine transform (DCT-II) of 128 mel bands. `kinds/audio/`
-computes the spectra. Rate, frames and bands are librosa's defaults, so the coefficients equal
-`librosa.feature.mfcc` with `n_mfcc=40`, except for its limit of 80 dB below the loudest.
+`log_mel`: mean and standard deviation over the frames of each of 64 mel bands, in decibels. `mfcc`:
+mean and standard deviation of 40 mel-frequency cepstral coefficients (Davis and Mermelstein, 1980),
+an orthonormal cosine transform (DCT-II) of 128 mel bands. `kinds/audio/` computes the spectra.
+Rate, frames and bands are librosa's defaults, so the coefficients equal `librosa.feature.mfcc` with
+`n_mfcc=40`, except that librosa limits them to 80 dB below the loudest.
 """
 
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ GRAPH = """
 
 
 def opened(backbone: Backbone) -> Opened:
-    """Return the graph: `spectrum` float32 [n, bands, frames] to `features` [n, dimension]."""
+    """Return the graph, from float32 `spectrum` [n, bands, frames] to `features` [n, dimension]."""
     name = backbone.name
     preprocessing = Spectrum(RATE, WINDOW, FRAME, FRAME, HOP, BANDS[name])
     return Opened(_graph(name, BANDS[name]), preprocessing, {})

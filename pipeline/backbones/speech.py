@@ -43,9 +43,9 @@ OFFSET = "map/while/add_1/y:0"
 
 
 def opened(backbone: Backbone) -> Opened:
-    """Return the graph: `waveform` float32 [n, samples] to `features` [n, 288].
+    """Return the graph, from float32 `waveform` [n, samples] to `features` [n, 288].
 
-    The waveform has 16 kHz and values from -1 to 1.
+    The waveform is sampled at 16 kHz, with values from -1 to 1.
 
     Raises:
         WeightsError: the package is not installed, or its network is not the expected one.

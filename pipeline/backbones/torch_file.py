@@ -1,8 +1,8 @@
 """Read files that `torch.save` wrote before PyTorch 1.6, without PyTorch.
 
 Such a file has five pickles: a magic number, a version, the machine, the tensors' shapes and
-places, and the storages' names. The storages follow, each after its number of elements. A pickle
-can call any function, so this module allows only the four names that weights need.
+places, and the storages' names. Then come the storages, each preceded by its number of elements. A
+pickle can call any function, so this module allows only the four names that weights need.
 """
 
 import pickle
@@ -64,7 +64,7 @@ class _Place:
 
 
 class _Weights(pickle.Unpickler):
-    """Unpickles tensors as places in storages; rejects everything else."""
+    """Unpickles each tensor as its `_Place` in a storage, and rejects everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         known = {

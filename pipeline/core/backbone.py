@@ -85,7 +85,7 @@ class Backbone:
 
     @property
     def each(self) -> tuple["Backbone", ...]:
-        """The networks: those that are joined, or this one."""
+        """The networks that are joined, or this one."""
         return self.parts or (self,)
 
     @property
@@ -100,7 +100,7 @@ class Backbone:
 
     @property
     def has_blocks(self) -> bool:
-        """Whether the network, or one of those that are joined, has inner blocks, by its name."""
+        """Whether the network, or a joined one, has inner blocks, according to its name."""
         return any(one.family in WITH_BLOCKS for one in self.each)
 
     def with_blocks(self, blocks: str) -> "Backbone":
@@ -116,9 +116,9 @@ class Backbone:
 
     @property
     def needs(self) -> str | None:
-        """The set of packages that exports a single network, according to its name.
+        """The set of packages that exporting a single network needs, according to its name.
 
-        None: what a plain installation brings, or the set of the examples' kind.
+        None means that a plain installation, or the set of the examples' kind, is enough.
         """
         if self.has_graph:
             return None
@@ -137,12 +137,12 @@ class Backbone:
 
     @property
     def weights_file(self) -> Path | None:
-        """The file in `data/weights` with its weights; None if they come with the network."""
+        """The file of its weights in `data/weights`; None if they come with the network."""
         return Path(self.weights) if self.weights.startswith(OWN) else None
 
 
 def inside(path: str) -> str:
-    """Return the path if it can be that of a file in `data/weights`.
+    """Return the path, after checking that it stays inside `data/weights`.
 
     Raises:
         ValueError: the path leads out of the folder.

@@ -32,7 +32,7 @@ _one_opens = threading.Lock()
 
 
 class Object(NamedTuple):
-    """An object below the listed address; `etag` has the server's quotes, `size` is in bytes."""
+    """An object below the listed address; `etag` keeps the server's quotes, `size` is in bytes."""
 
     key: str
     etag: str

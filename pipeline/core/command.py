@@ -46,7 +46,7 @@ def run_module(
     work: Callable[..., None],
     has_colours: bool = False,
 ) -> None:
-    """Run `work` as the command `python -m MODULE`, with the arguments that it adds to a parser."""
+    """Run `work` as `python -m MODULE`, with the arguments that `add_arguments` defines."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}", description=description, parents=[debug_option()]
     )
@@ -130,7 +130,7 @@ def in_words(error: Exception) -> HeadstartError:
 
 
 def _disk_error(error: OSError) -> DiskError:
-    """Explain an error of the operating system at any file, so that stages need not catch it."""
+    """Explain an operating system's error about any file, so that stages need not catch it."""
     name = error.filename2 or error.filename  # where a file was to be moved
     file = f"{name}: " if name else ""
     reason = error.strerror or " ".join(str(error).split())

@@ -1,9 +1,9 @@
 """`headstart.lock`: the installed code and libraries that a project's results were made with.
 
-A project that `headstart init` made has no code of Headstart. DVC reads this file as parameters
+A project that `headstart init` made contains no Headstart code. DVC reads this file as parameters
 instead: a stage of the project's `dvc.yaml` declares the lines of its own file, of the subpackages
-that it imports and of its kind. `check` compares the file with what is installed, so that the lines
-are true.
+that it imports and of its kind. `check` compares the file with what is installed, so that its lines
+can be relied on.
 """
 
 import hashlib
@@ -115,7 +115,7 @@ class Lock:
 
 
 def installed() -> Lock:
-    """Return what is installed here: about 10 ms."""
+    """Return what is installed here; this takes about 10 ms."""
     package = Path(__file__).parents[1]
     versions = {module: _version(library) for module, library in COUNTED.items()}
 
@@ -203,7 +203,7 @@ def in_words(changes: Iterable[tuple[str, str, str]], versions: str = "") -> lis
 
 
 def kind_in(file: Path) -> str:
-    """Return `ingest.kind` of a `params.yaml`; empty if the file has none that can be read."""
+    """Return `ingest.kind` of a `params.yaml`; empty if it cannot be read."""
     try:
         return str(yaml.load(file.read_bytes(), Loader)["ingest"]["kind"])  # noqa: S506
     except (OSError, yaml.YAMLError, UnicodeError, TypeError, KeyError):
@@ -217,7 +217,7 @@ def libraries(lock: Lock, kind: str) -> dict[str, str]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder, at any depth, without what Python compiled."""
+    """Yield the files of a folder, at any depth, except those that Python compiled."""
     return (
         file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts
     )
@@ -250,7 +250,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _quoted(value: str) -> str:
-    """Return a value in quotes: without them, YAML takes 12e456 and 1.10 for numbers."""
+    """Return a value in quotes: without them, YAML reads 12e456 and 1.10 as numbers."""
     return f'"{value}"'
 
 

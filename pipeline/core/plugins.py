@@ -43,7 +43,7 @@ def is_plugin(name: str) -> bool:
 
 
 def load(name: str, asked_by: str) -> Any:
-    """Return the function `python:module.function` that `name` names, or another attribute.
+    """Return the function, or another attribute, that `name` names as `python:module.function`.
 
     The module is imported again if a file of `plugins/` has changed.
 
@@ -106,7 +106,7 @@ def check(name: str, asked_by: str) -> None:
 
 @contextlib.contextmanager
 def blamed(asked_by: str) -> Iterator[None]:
-    """Turn errors of a plugin's code, which runs in this block, into one line with the place.
+    """Turn an error of a plugin's code that runs in this block into one line, with its place.
 
     A `HeadstartError` passes unchanged, so a plugin may raise one with its own message.
 
@@ -249,7 +249,7 @@ def _package() -> ModuleType:
 
 
 def _stop_if_undeclared(file: Path) -> None:
-    """Check that a plugin imports no undeclared module: changes in it would run no stage again.
+    """Check that a plugin imports no undeclared module, whose changes would run no stage again.
 
     Raises:
         ParamsError: the plugin imports such a module; the message has the file and line.

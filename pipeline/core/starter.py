@@ -1,11 +1,11 @@
 """Fork stages from a process that has imported their code: `python -m pipeline.core.starter FD`.
 
-Most of what a stage with little to do takes is its imports. `flows.dvc.forked` starts this process
+A stage with little to do spends most of its time on imports. `flows.dvc.forked` starts this process
 as it would start the first stage of a run, and asks it for each stage over a socket, whose file
-descriptor is FD. Lines of JSON go each way.
+descriptor is FD. Requests and replies are lines of JSON.
 
-It has a single thread of Python when it forks. The threads that NumPy's OpenBLAS and pyarrow's
-jemalloc start when they are imported have fork handlers of their own.
+The process has a single Python thread when it forks. The threads that NumPy's OpenBLAS and
+pyarrow's jemalloc start when they are imported have fork handlers of their own.
 """
 
 import contextlib
@@ -108,13 +108,13 @@ def run_module(stage: str) -> None:
 
 
 def _import(stage: str) -> None:
-    """Import a stage's module; an error is for the stage itself to show."""
+    """Import a stage's module; ignore errors, because the stage itself will report them."""
     with contextlib.suppress(Exception, SystemExit):
         importlib.import_module(f"{PACKAGE}.{stage}")
 
 
 def _as_started() -> None:
-    """Leave nothing in a forked process that one which has just started would not have."""
+    """Remove from a forked process what a process that has just started would not have."""
     sys.argv[1:] = []
     for stage in STAGES:  # it will be `__main__`
         sys.modules.pop(f"{PACKAGE}.{stage}", None)

@@ -58,7 +58,7 @@ def open_encoder(settings: ExtractParams, kind: Kind) -> Encoder:
 def open_engine(settings: ExtractParams, kind: Kind) -> Engine:
     """Open the engine that the parameters request, with the function that makes the kind's views.
 
-    `auto` is PyTorch on CUDA if available, else ONNX Runtime, or OpenVINO in bfloat16.
+    The engine `auto` is PyTorch if CUDA is available, else ONNX Runtime, or OpenVINO for bfloat16.
 
     Raises:
         DeviceError: CUDA or bfloat16 was requested and is not available.
@@ -148,7 +148,7 @@ def is_ready(settings: ExtractParams) -> bool:
 
 
 def advice(settings: ExtractParams, encoder: Encoder) -> str:
-    """Return a line on bfloat16 if these networks would be faster in it here; else nothing."""
+    """Return a line that suggests bfloat16 if it would make these networks faster here, else ""."""
     if settings.precision == "bfloat16" or not FASTER & {one.takes for one in encoder.engines}:
         return ""
     faster = settings.model_copy(update={"precision": "bfloat16"})

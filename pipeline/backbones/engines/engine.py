@@ -20,14 +20,13 @@ class Engine:
 
     `make_views` maps examples and their views to the backbone's inputs. `run` maps an array of such
     inputs [n, …], n at most the batch size, to float32 features [n, dimension]; `features` accepts
-    everything that `make_views` returns. Several threads may call them at once. `dimension` is 0
-    if it is the dimension of the examples. If there are inner `blocks`, their features are further
-    columns, in the same order.
+    everything that `make_views` returns. Several threads may call them at once. `dimension` is 0 if
+    it is the dimension of the examples. The features of inner `blocks`, if there are any, are
+    further columns in the same order.
 
     `fingerprint` identifies the network, its preprocessing and the library that runs it.
-    `arithmetic` has the CPU instructions, if the engine runs on the CPU. One of the two changes if
-    anything changes that could change a bit of the features, except the libraries that make the
-    views.
+    `arithmetic` names the CPU instructions, if the engine runs on the CPU. Anything that could
+    change a bit of the features changes one of the two, except the libraries that make the views.
     """
 
     name: str
@@ -48,9 +47,9 @@ class Engine:
 
     @property
     def each_made_by(self) -> dict[str, str]:
-        """`made_by` of each vector that the engine computes for a view, by the layer's name.
+        """`made_by` of each layer's vector for a view, by the layer's name.
 
-        That of the last layer is the same with inner blocks and without.
+        Inner blocks do not change the value of the last layer.
         """
         of_blocks = {one.name: f"{self.made_by} block {one.name}" for one in self.blocks}
         return {LAST: self.made_by} | of_blocks
@@ -72,7 +71,7 @@ class Engine:
     def features(self, views: Inputs, batch_size: int) -> Floats:
         """Compute the features [n, dimension] of n views, at most `batch_size` inputs at a time.
 
-        Those of inner blocks are further columns.
+        The features of inner blocks are further columns.
         """
         if self.kind.windowed:
             lengths = [len(view) for view in views]
@@ -135,5 +134,5 @@ class Encoder:
 
     @property
     def counts(self) -> bool:
-        """Whether the features are term counts, which a head weights and no backbone joins."""
+        """Whether the features are term counts; a head weights them, and they cannot be joined."""
         return self.engines[0].takes == "terms"

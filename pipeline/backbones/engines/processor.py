@@ -23,9 +23,9 @@ BFLOAT16 = (
 
 
 def arithmetic(integers: bool = False, bfloat16: bool = False) -> str:
-    """Return a name that is equal for processors on which an engine computes the same bits.
+    """Return a name that processors share if an engine computes the same bits on them.
 
-    Engines choose kernels by instruction set: with AVX-512 they add in another order than with
+    Engines choose kernels by instruction set: with AVX-512 they add in a different order than with
     AVX2, and without fused multiply-add they round once more. The order does not matter for 8-bit
     integers, but without VNNI the sum of two products saturates at 16 bits
     (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
@@ -55,7 +55,7 @@ def arithmetic(integers: bool = False, bfloat16: bool = False) -> str:
 
 
 def advice() -> str:
-    """Return a line on bfloat16, and how to choose it; empty if the processor does not have it."""
+    """Return a line that says how to choose bfloat16; empty if the processor does not have it."""
     if not any(_tells_of(flag) for flag in OF_BFLOAT16):
         return ""
     install = packages.how_to_install("openvino")

@@ -48,7 +48,7 @@ def _checked_size(text: str) -> str:
 
 
 class StoreParams(Section):
-    """Place and size of the feature store. No result depends on it."""
+    """Place and size of the feature store. No result depends on them."""
 
     folder: Annotated[str, AfterValidator(place)] | None = setting(
         None,

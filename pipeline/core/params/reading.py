@@ -97,7 +97,7 @@ def cluster_section(path: Path = PARAMS) -> ClusterParams:
 
 
 def _alone(section: str, path: Path) -> Params:
-    """Return the parameters with one section of the file, and the defaults of the others."""
+    """Return the parameters with one section from the file, and defaults for the others."""
     document = {section: document_in(path).get(section, {})}
     try:
         return Params.model_validate(document)

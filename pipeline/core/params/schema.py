@@ -53,7 +53,7 @@ Source = Annotated[
 
 
 def _parsed_by(parse: Callable[[str], Backbone]) -> AfterValidator:
-    """Require a name of a backbone to be parsed by `parse`; the value stays as written."""
+    """Require that `parse` accepts a backbone's name; the value stays as written."""
 
     def check(text: str) -> str:
         parse(text)
@@ -178,7 +178,7 @@ class IngestParams(Section):
     @model_validator(mode="before")
     @classmethod
     def _without_what_other_kinds_have(cls, given: Any) -> Any:
-        """Accept a parameter that another kind adds if it is null, as in `params.yaml`."""
+        """Accept a parameter of another kind if it is null, as in the shipped `params.yaml`."""
         if not isinstance(given, dict):
             return given
         return {
@@ -288,7 +288,7 @@ class ExtractParams(Section):
         return Backbone.parse(self.backbone, self.weights, self.pooling)
 
     def of(self, backbone: Backbone) -> "ExtractParams":
-        """Return these parameters for another backbone."""
+        """Return these parameters with `backbone` instead."""
         changes = {"weights": backbone.weights, "pooling": backbone.pooling}
         return self.model_copy(update={"backbone": str(backbone), **changes})
 
