@@ -104,7 +104,8 @@ def write(
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
     Views are recomputed if the store finds a damaged entry only when it reads the vector. If
-    features are written as keys, vectors are not read here, and later stages find such an entry.
+    features are written as keys, vectors are not read here, so only later stages find such an
+    entry.
 
     Args:
         tables: the tables from `every_view`, one per network; they differ only in their keys.

@@ -62,7 +62,7 @@ NO_SETS = "they were calibrated for the frozen network, not for the finetuned on
 
 @finetuning.within_memory("finetune.batch_size or finetune.blocks")
 def finetune() -> None:
-    """Train the head, then the network; compare the frozen with the finetuned, keep the better."""
+    """Train the head, then the network; keep the better of the frozen and the finetuned network."""
     settings = params.load(kinds.schema)
     extracting, training = settings.extract, settings.train
     budget, confidence = settings.finetune, settings.evaluate.confidence

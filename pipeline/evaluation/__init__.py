@@ -94,7 +94,7 @@ class Measuring(Protocol):
         """Return the proportions: for each example 1, 0, or NaN if it does not count."""
 
     def warnings(self, asked: Asked) -> list[str]:
-        """Return warnings about the test examples for readers of the metrics, a sentence each."""
+        """Return warnings about the test examples for readers of the metrics, one sentence each."""
 
     def classes(self, asked: Asked) -> "pd.DataFrame":
         """Return the columns before the metrics in the table of classes, labels or targets."""

@@ -60,6 +60,6 @@ def differing(before: Array, now: Array) -> npt.NDArray[np.bool_]:
 
 
 def every_probability(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the probability of each class or label; no columns if the table has none."""
+    """Return the probability of each class or label; no columns if there are none in the table."""
     every = [name for name in answers.columns if name.startswith("p(") and name.endswith(")")]
     return answers[every].rename(columns=lambda name: name[2:-1])

@@ -88,7 +88,7 @@ def accuracy(
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher one mean loss is than another on the same examples, with its interval.
+    """The difference of two mean losses on the same examples, with its interval.
 
     `p_value` tests the null hypothesis that the two are equal.
     """
@@ -106,8 +106,8 @@ def difference(one: Losses, other: Losses, confidence: float, groups: Groups) ->
         one: [n], the losses of one model.
         other: [n], the losses of the other model on the same examples.
         confidence: confidence level of the interval.
-        groups: [n], the group of each example. With groups, the variance is that between groups;
-            it is unknown if there is only one group.
+        groups: [n], the group of each example. With groups, the variance between groups is used; it
+            is unknown if there is only one group.
     """
     apart = one - other
     mean, freedom = float(apart.mean()), even_groups(groups) - 1

@@ -35,11 +35,11 @@ def table(
     thresholds: Sequence[float] = (),
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """Return the coverage on the test examples: one row for all and per class, or per target.
+    """Return the coverage on the test examples: a row for all, and one for each class or target.
 
     `coverage` is the fraction of sets or intervals that contain the truth. `size` is the mean
     number of labels in a set, or the width of an interval. `empty` is the fraction of randomised
-    sets without a label. In these means each group has weight one.
+    sets without a label. Each group has weight one in these means.
 
     Args:
         sets: the head's prediction sets; if None, the table has no rows.

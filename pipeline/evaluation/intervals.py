@@ -69,14 +69,14 @@ def all_alike(
     confidence: float,
     groups: Groups | None = None,
 ) -> tuple[Array, Array]:
-    """Return the low and high ends for metrics [c] that are 0 or 1 on all resamples.
+    """Return the low and high ends of intervals for metrics [c] that are 0 or 1 on all resamples.
 
     The bootstrap intervals of such metrics have no width. The ends are those of Wilson's interval
     for the same number of examples, all right or all wrong.
 
     Args:
         fractions: [c], 0 or 1.
-        examples: [c], how many examples each is measured on; 0 counts as 1.
+        examples: [c], how many examples each metric is measured on; 0 counts as 1.
         confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
     """
@@ -98,7 +98,7 @@ def _ends(fractions: Array, effective: Array, reach: float) -> tuple[Array, Arra
 
 
 def _effective(right: npt.NDArray[np.bool_], groups: Groups, even: float) -> float:
-    """Return the effective number of examples; if all or none are right, that of groups."""
+    """Return the effective number of examples, or of groups if all or none are right."""
     examples, fraction = len(right), float(right.mean())
     if fraction in (0, 1):
         return even
@@ -115,7 +115,7 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Return Student's interval (1908) of a mean; NaN for a single example or group.
 
-    With groups, the variance is that between groups, by the linearised ratio estimator.
+    With groups, the variance between groups is used, by the linearised ratio estimator.
 
     Args:
         values: [n].
@@ -135,11 +135,11 @@ def mean_interval(
 def difference_interval(
     gains: Array, confidence: float, groups: Groups | None = None
 ) -> tuple[float, float]:
-    """Return the interval of how much higher one accuracy is than another on the same examples.
+    """Return the interval of the difference of two accuracies on the same examples.
 
     It is Student's interval with one win and one loss added (Bonett and Price, 2012): without them
-    it has no width if all predictions agree. With groups, a group of the mean size is added of
-    which one model wins half the examples, and another of which it loses half.
+    it has no width if all predictions agree. With groups, two groups of the mean size are added:
+    one model wins half the examples of the first, and loses half of the second.
 
     Args:
         gains: [n], 1 if only the one model is right, -1 if only the other is, else 0.

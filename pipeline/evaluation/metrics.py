@@ -112,8 +112,8 @@ def bootstrap(
 def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
     """Return the low and high ends of the percentile interval over the first axis.
 
-    If all examples agree (R² 1.0, say), the interval has no width, although other examples might
-    disagree. `tables` then uses Wilson's interval if it can. Resamples in which a metric is
+    If all examples agree (for example, R² is 1.0), the interval has no width, although new examples
+    might disagree. `tables` then uses Wilson's interval if it can. Resamples in which a metric is
     undefined are left out.
     """
     tail = (1 - confidence) / 2

@@ -2,8 +2,8 @@
 
 Predictions for the same examples are correlated, so the difference of two models can be estimated
 far more precisely than either metric. Accuracy, and the exact match of multi-label tasks, is
-compared with McNemar's test (1947) in its exact form: only the examples count on which one model is
-right and the other wrong. Every other metric is compared by a paired bootstrap: both models are
+compared with McNemar's test (1947) in its exact form: only the examples that one model gets right
+and the other wrong count. Every other metric is compared by a paired bootstrap: both models are
 measured on the same resamples. Their difference is significant if it is larger than its bootstrap
 standard error times the quantile of Student's t (Efron and Tibshirani, 1993, chapter 12).
 Percentile intervals would call equal models different in up to 10 of 100 draws of 60 examples.
@@ -81,7 +81,7 @@ def compare(
         new: predictions of the other model.
         measure: a name in the `Scores.overall` of their task.
         lower_is_better: whether a lower metric is better, as with the loss.
-        difference: difference of the metric, to predict the number of examples for.
+        difference: the difference of the metric for which the number of examples is predicted.
         bins: number of bins of the calibration error.
         level: significance level: how often equal models may be called different.
         task: the task of `new`.
@@ -146,7 +146,7 @@ def _of_right(
     difference: float,
     level: float,
 ) -> Comparison:
-    """Compare two models by whether each prediction is right, [n], before and now."""
+    """Compare two models by which of their predictions are right, [n], before and now."""
     examples, count = len(now), _count(groups)
     gained, lost = int((now & ~before).sum()), int((before & ~now).sum())
     differing = gained + lost
@@ -213,7 +213,7 @@ def _examples(fraction: float, level: float, difference: float, power: float) ->
 
 
 def _by_error(error: float, examples: int, groups: int, level: float) -> Needed:
-    """Return a function for the examples needed; `error` is the standard error on `examples`."""
+    """Return how many examples a test needs, as a function; `error` is that of `examples`."""
 
     def needed(size: float, power: float) -> float:
         reach = sum(_reach(level, power)) * error / size
@@ -272,8 +272,8 @@ def _wanted(
 ) -> tuple[int, float]:
     """Return how many more examples would show a difference, and that difference.
 
-    The difference is the requested one, or a half, a quarter and so on of it: the first for which
-    there are too few examples.
+    The difference is the requested one, or a half, a quarter and so on of it: the first that needs
+    more examples than there are.
 
     Args:
         needed: the function that returns how many examples a difference needs.

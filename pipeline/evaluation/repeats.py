@@ -1,4 +1,4 @@
-"""The chosen head on many other random splits of the same examples, since one split may be lucky.
+"""Repeats of the chosen head on many random splits of the same examples: one split may be lucky.
 
 Each repeat draws train, val and test again from the examples' content, as `ingest` draws them if
 the source has no split. Groups are never divided. The head is trained on the training examples of
@@ -44,9 +44,9 @@ def repeated(
     """Return one row per measure: its mean over the repeats, and the interval of that mean.
 
     Loss and calibration error are left out because they depend on a temperature, and repeats do not
-    fit one. In multi-label tasks the thresholds are those of the head. A metric that is defined in
-    fewer than two repeats has no row. `given_split` says whether the split of the manifest differs
-    from the split that `ingest` would draw.
+    fit one. In multi-label tasks the head's thresholds are used. A metric that is defined in fewer
+    than two repeats has no row. `given_split` says whether the split of the manifest differs from
+    the split that `ingest` would draw.
 
     Args:
         manifest: the manifest of the examples.

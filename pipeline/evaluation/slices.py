@@ -1,4 +1,4 @@
-"""Metrics by slice: for each value of each further column of the user's table.
+"""Metrics by slice: the examples that share a value in a further column of the user's table.
 
 A slice is compared with all other test examples, by Fisher's exact test (1922) of right and wrong
 predictions, or in regression by the test of Mann and Whitney (1947) of the absolute errors. With
@@ -36,8 +36,8 @@ def slice_table(
 ) -> pd.DataFrame:
     """Return one row per slice; slices worse than the rest come first, by p-value.
 
-    A slice that cannot be compared (its column has one value) has neither the others' accuracy nor
-    p-values. A slice with too few groups for a test has no p-values.
+    A slice that cannot be compared, because its column has one value, has neither p-values nor the
+    accuracy of the rest. A slice with too few groups for a test has no p-values.
 
     Args:
         slices: one row per test example, with the columns of the user's table.

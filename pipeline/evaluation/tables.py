@@ -100,7 +100,7 @@ def _ends(
     Args:
         name: name of the metric.
         resampled: the metric on the resamples.
-        examples: [c], how many examples it is measured on.
+        examples: [c], how many examples the metric is measured on.
         confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
     """
@@ -178,7 +178,7 @@ def prediction_table(
 
 
 def of_each(probabilities: Array, classes: list[str], top_k: int) -> pd.DataFrame:
-    """Return the probability of each class, or if classes are many, the `top_k` most probable."""
+    """Return the probability of each class, or the `top_k` most probable if there are many."""
     if len(classes) > MANY:
         return pd.DataFrame(_most_probable(probabilities, np.array(classes), top_k))
     return pd.DataFrame(probabilities, columns=[f"p({name})" for name in classes])
@@ -246,7 +246,7 @@ def confusion_table(
 
 
 def _hits(is_class: npt.NDArray[np.bool_], given: Array) -> tuple[Array, Array]:
-    """Count the false and true positives with each probability as threshold, descending."""
+    """Count the false and true positives at each probability as threshold, in descending order."""
     order = np.argsort(given)[::-1]
     last = np.append(np.flatnonzero(np.diff(given[order])), len(given) - 1)  # of those that tie
     true = np.cumsum(is_class[order], dtype=np.float64)[last]
@@ -263,7 +263,7 @@ def roc_curve(is_class: npt.NDArray[np.bool_], given: Array) -> tuple[Array, Arr
     """Return the false and true positive rates of a class, without points on a straight line.
 
     Args:
-        is_class: [n], with both values.
+        is_class: [n], whether an example belongs to the class; some must, and some must not.
         given: [n], the predicted probabilities.
     """
     false, true = _hits(is_class, given)
@@ -316,7 +316,7 @@ def precision_recall_table(
 def one_against_rest(
     test: Split, probabilities: Array, classes: list[str]
 ) -> Iterator[OneAgainstRest]:
-    """Yield each class that some examples belong to and others do not."""
+    """Yield each class that has some of the examples, but not all."""
     for number, name in enumerate(classes):
         members = test.labels == number
         if 0 < members.sum() < len(test.labels):
@@ -324,7 +324,7 @@ def one_against_rest(
 
 
 def drawn(test: Split, right: npt.NDArray[np.bool_], classes: list[str]) -> list[str]:
-    """Return the classes to draw: all, or if many, the classes of lowest recall (ties by name)."""
+    """Return the classes to draw: all, or the ones with the lowest recall (ties by name)."""
     if len(classes) <= MANY:
         return classes
     members = np.bincount(test.labels, minlength=len(classes))

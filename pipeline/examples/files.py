@@ -80,7 +80,7 @@ def load(path: Path, most_bytes: int) -> bytes:
 
 
 def size(path: Path) -> int:
-    """Return an example's size in bytes, without reading it; 0 for a row or no regular file."""
+    """Return an example's size in bytes without reading it; 0 for a row, or not a regular file."""
     if table := rows.parted(path):
         return objects.size(*table) if objects.is_listing(table[0]) else 0
     try:
@@ -115,7 +115,7 @@ def read_each(examples: Iterable[tuple[Path, str]]) -> Iterator[bytes]:
     respond.
 
     Raises:
-        DataError: as in `read`, when it is the example's turn.
+        DataError: as in `read`, for the example that is next.
     """
     waiting: deque[tuple[int, Future[bytes]]] = deque()
     ahead = 0

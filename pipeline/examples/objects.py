@@ -2,9 +2,8 @@
 
 The listing is a Parquet file: one row per object, sorted by `key`, with its `etag` and its `size`
 in bytes. The file's metadata has the address of the prefix below which the keys are. `headstart
-list` writes the file.
-The path of an example is the path of the listing, `#` and the key (as in `rows.py`), so the
-manifest contains no server.
+list` writes the file. The path of an example is the path of the listing, `#` and the key (as in
+`rows.py`), so the manifest does not name the server.
 """
 
 import itertools
@@ -30,7 +29,7 @@ _one_opens = threading.Lock()
 
 
 class Objects:
-    """A listing in memory: Arrow's columns, in which a key is found by bisection.
+    """A listing in memory, as columns of Arrow; a key is found by bisection.
 
     Ten million objects take a gigabyte; a dictionary would take several.
     """

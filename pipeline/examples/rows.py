@@ -39,7 +39,7 @@ SEPARATORS = (",", ";", "\t", "|")
 
 
 class Dialect(NamedTuple):
-    """How a CSV file is written: its encoding, as Python names it, and what separates its cells."""
+    """The dialect of a CSV file: its encoding, as Python names it, and what separates its cells."""
 
     encoding: str = "utf-8"
     separator: str = ","
@@ -129,12 +129,12 @@ def read(file: Path, holds: bool = True, dialect: Dialect = PLAIN) -> Table:
     Args:
         file: CSV or Parquet.
         holds: whether cells may be examples; if not, no column is read as examples.
-        dialect: of a CSV file.
+        dialect: the dialect, if the file is CSV.
 
     Raises:
         DataError: the file is not CSV in this dialect or not Parquet, or no column or matrix has
             the examples.
-        MissingSetError: a library that is not installed is needed.
+        MissingSetError: a required library is not installed.
     """
     try:
         return _parquet(file, holds) if file.suffix == ".parquet" else _csv(file, holds, dialect)
@@ -157,9 +157,9 @@ def _bytes(cell: Any) -> bytes:
 
 @lru_cache(maxsize=4)
 def _opened(file: Path, stamp: tuple[Any, ...]) -> tuple[Table, dict[str, int]] | str:
-    """Return a table and the position of each key, the first one if a key occurs twice.
+    """Return a table and the position of each key; for a key that occurs twice, the first one.
 
-    If the table cannot be read, return the reason, which is cached as well for the table's rows.
+    If the table cannot be read, return the reason, which is then cached for all of its rows.
     """
     try:
         table = read(file)
@@ -188,11 +188,12 @@ def _stamp(file: Path) -> tuple[Any, ...]:
 
 
 def guessed(file: Path) -> Dialect:
-    """Guess the dialect of a CSV file: the encoding from all of it, the separator from its header.
+    """Guess a CSV file's dialect: the encoding from the whole file, the separator from the header.
 
     UTF-8 is certain, because other texts are hardly ever valid UTF-8. Otherwise a byte order mark
-    or zero bytes show UTF-16. Among encodings with one byte per character, Windows-1252 is named
-    if its own bytes occur, and else Latin-1; only a reader can see whether it is right.
+    or zero bytes show UTF-16. Among encodings with one byte per character, Windows-1252 is returned
+    if its own bytes occur, and otherwise Latin-1; only a person who reads the text can see which is
+    right.
     """
     data = file.read_bytes()
     encoding = "utf-8"
@@ -209,7 +210,7 @@ def guessed(file: Path) -> Dialect:
 
 
 def _not_in(encoding: str, file: Path, error: UnicodeDecodeError) -> str:
-    """Return what is wrong with a table's encoding, and which one it seems to have."""
+    """Return what is wrong with a table's encoding, and what the encoding seems to be."""
     seems = guessed(file).encoding
     if seems == encoding:  # the guess is no help
         return f"cannot be read as CSV in {encoding}: {error}"
@@ -272,8 +273,8 @@ class _Matrix:
     """The rows of an NPY matrix, each read from the open file when it is requested.
 
     The file is not memory-mapped: if another program truncated it, reading would end this process
-    by a signal. A matrix in Fortran order is kept in memory, like vectors of Parquet, because there
-    a row is scattered over the whole file.
+    by a signal. A matrix in Fortran order is kept in memory, like vectors of Parquet, because in
+    that order a row is scattered over the whole file.
     """
 
     def __init__(self, file: Path) -> None:

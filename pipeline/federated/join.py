@@ -1,4 +1,4 @@
-"""`headstart federate`: join the submissions of sites to one head, and write its bundle."""
+"""`headstart federate`: join the submissions of sites into one head, and write its bundle."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ BUNDLE, MOMENTS, SITES = "bundle", "moments.safetensors", "sites.json"
 
 
 class LeftOut(NamedTuple):
-    """A folder that was not joined, and why. If `lacking`, the head may lack its site."""
+    """A folder that was not joined, and why. If `lacking` is true, the head may lack its site."""
 
     folder: Path
     reason: str
@@ -157,7 +157,7 @@ def chosen(folders: Sequence[Path], settings: Params) -> tuple[list[Submission],
 
 
 def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
-    """Return why a submission's features differ from this project's; empty if they do not."""
+    """Return how a submission's features differ from this project's; empty if they do not."""
     for field, name in SHARED.items():
         has, wants = about[field], expected[field]
         if field != "backbone":
@@ -170,7 +170,7 @@ def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def _newest(of_site: list[Submission]) -> tuple[list[Submission], list[LeftOut]]:
-    """Return the newest submission of one site, none if that is ambiguous, and the others."""
+    """Return the newest submission of a site (none if that is ambiguous), and the others."""
     if len({one.about["id"] for one in of_site}) > 1:
         reason = f"two sites have the name {of_site[0].site}; rename one of them"
         return [], [LeftOut(one.folder, reason) for one in of_site]

@@ -40,7 +40,7 @@ def run(bundle: Path) -> None:
         bundle: the folder of the joined head's bundle.
 
     Raises:
-        HeadstartError: the bundle is damaged, or has another backbone or task than this project.
+        HeadstartError: the bundle is damaged, or its backbone or task is not this project's.
     """
     settings, manifest = params.load(kinds.schema), read_manifest(MANIFEST)
     require(manifest, "evaluate")
@@ -104,7 +104,7 @@ def _require_alike(folder: Path, bundle: Bundle, backbone: Backbone, task: str) 
     """Check that a bundle has this project's backbone and task.
 
     Raises:
-        HeadstartError: it has another one, or the backbone is not available.
+        HeadstartError: its backbone or task differs, or the backbone is not available.
     """
     if bundle.head.task != task or "federated" in TASKS[task].lacks:
         raise DataError(
@@ -184,7 +184,7 @@ def _losses(asked: Asked) -> Array:
 
 
 def _in_words(name: str, joined: Metrics, own: Metrics, apart: Score) -> str:
-    """Return a metric of both heads in words, with the difference and what it shows."""
+    """Return a metric of both heads in words, with the difference and the conclusion from it."""
     scores = []
     for one in (joined, own):
         low, high = (figure(name, end) for end in one.interval[name].values())

@@ -144,7 +144,7 @@ def differing(label: str, differs: int) -> str:
 
 
 def _together(noise: Mapping[str, Any] | None) -> list[str]:
-    """Describe the privacy of all submissions together; nothing if this one has no noise."""
+    """Describe the joint privacy of all submissions; return nothing if this one has no noise."""
     if not noise:
         return []
     if noise["total_epsilon"] is None:

@@ -1,4 +1,4 @@
-"""Differential privacy with OpenDP: noise on sums, so that they hardly depend on any one example.
+"""Differential privacy with OpenDP: sums get noise, so that they hardly depend on any one example.
 
 Each feature vector is clipped to a length of at most `clip`, then every entry of the sums gets
 Gaussian noise (Dwork and Roth, 2014, section 3.5.3). OpenDP draws the noise from the operating
@@ -106,7 +106,7 @@ def least_scale(noise: Noise) -> float:
 
 
 def epsilon(rhos: Sequence[float], delta: float) -> float:
-    """Return the ε at `delta` of submissions with these ρ together."""
+    """Return the joint ε, at `delta`, of submissions with these ρ."""
     dp = _opendp()
     measurement = _gaussian(1 / math.sqrt(2 * sum(rhos)))
     epsilon_of_all: float = dp.c.make_zCDP_to_approxDP(measurement).map(1.0).epsilon(delta)

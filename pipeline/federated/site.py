@@ -231,7 +231,7 @@ def _is_there(folder: Path, entry: Entry) -> bool:
 
 
 def _total(ledger: Ledger, noise: Noise | None) -> float | None:
-    """Return the ε of all submissions together; None (no bound) if one had no noise."""
+    """Return the joint ε of all submissions; None (no bound) if one of them had no noise."""
     rhos = [entry.rho for entry in ledger.entries]
     if noise is None or None in rhos:
         return None

@@ -3,8 +3,8 @@
 `sums.safetensors` has the numbers in float64: `gram` [d (d + 1) / 2], the lower triangle of the sum
 of products, `class_sums` [c, d], `rows` [c] and, without noise, `examples` [c]. `submission.json`
 describes them and has checksums of both files. Checksums detect accidents but not forgery, which
-the transfer of the folder has to prevent. For any content of the folder, `read` returns a
-submission that can be joined or raises `DataError`.
+the transfer of the folder has to prevent. Whatever the folder contains, `read` returns a submission
+that can be joined or raises `DataError`.
 """
 
 import hashlib
@@ -315,7 +315,7 @@ def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
 
 
 def _require_small(sums: Sums, largest: float, rows: Floats64) -> None:
-    """Check that no sum is too large for its rows, if no feature is above `largest`.
+    """Check that no sum is too large for its rows, given that no feature is above `largest`.
 
     Raises:
         DataError: a sum is too large.

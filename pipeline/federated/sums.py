@@ -91,7 +91,7 @@ def of(features: npt.NDArray[Any], labels: npt.NDArray[np.int64], classes: Seque
     """Compute the sums of rows.
 
     Args:
-        features: [n, d], as a head takes them.
+        features: [n, d], as a head expects them.
         labels: [n], positions in `classes`.
         classes: the class names; each class has at least one row.
     """
@@ -136,7 +136,7 @@ def joined(parts: Sequence[Sums]) -> Sums:
 
 
 def possible(sums: Sums) -> Sums:
-    """Correct noisy sums to values that are possible; sums without noise do not change.
+    """Correct noisy sums to possible values; sums without noise do not change.
 
     Negative variances within the classes become 0, and each class has at least one row.
     """
