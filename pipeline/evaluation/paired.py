@@ -213,7 +213,7 @@ def _examples(fraction: float, level: float, difference: float, power: float) ->
 
 
 def _by_error(error: float, examples: int, groups: int, level: float) -> Needed:
-    """Return how many examples a test needs, as a function; `error` is that of `examples`."""
+    """Return a function for the number of examples that a test needs, from its standard error."""
 
     def needed(size: float, power: float) -> float:
         reach = sum(_reach(level, power)) * error / size

@@ -324,7 +324,7 @@ def one_against_rest(
 
 
 def drawn(test: Split, right: npt.NDArray[np.bool_], classes: list[str]) -> list[str]:
-    """Return the classes to draw: all, or the ones with the lowest recall (ties by name)."""
+    """Return the classes to draw; if there are many, the lowest ones by recall (ties by name)."""
     if len(classes) <= MANY:
         return classes
     members = np.bincount(test.labels, minlength=len(classes))

@@ -80,7 +80,7 @@ def load(path: Path, most_bytes: int) -> bytes:
 
 
 def size(path: Path) -> int:
-    """Return an example's size in bytes without reading it; 0 for a row, or not a regular file."""
+    """Return an example's size in bytes without reading it; 0 if it is a row or no regular file."""
     if table := rows.parted(path):
         return objects.size(*table) if objects.is_listing(table[0]) else 0
     try:

@@ -1,7 +1,7 @@
 """Fit temperature, priors and thresholds to predictions for held-out examples.
 
-A label is predicted if its probability reaches its threshold. If classes were weighted
-in training, the probability of a class is divided by its threshold (`head.against_thresholds`).
+A label is predicted if its probability reaches its threshold. If classes were weighted in training,
+the probability of a class is divided by its threshold (`head.against_thresholds`).
 """
 
 from typing import Any
@@ -35,9 +35,9 @@ def calibrated(
 
     Args:
         logits: [n, c] of held-out examples.
-        labels: of these examples, in the task's form.
-        task: of the head.
-        class_weights: used in the training of the head, as `fit.class_weights` returns them.
+        labels: the labels of these examples, in the task's form.
+        task: the task of the head.
+        class_weights: those that the head was trained with, as `fit.class_weights` returns them.
     """
     if not TASKS[task].probabilities:
         return Calibration()
@@ -70,7 +70,7 @@ def log_priors(class_weights: Floats) -> Floats64 | None:
 
 
 def fit_priors(logits: Floats, labels: npt.NDArray[Any], priors: Floats64) -> tuple[float, float]:
-    """Fit the temperature, and the strength of the priors that are added after the division.
+    """Fit the temperature, and the strength of the priors that are added to the divided logits.
 
     Newton's method minimises the negative log-likelihood, which is convex, between `LEAST` and
     `MOST`. Labels are smoothed as in `fit_temperature`.
@@ -141,7 +141,7 @@ def _bends_of_classes(
 def _bends_of_labels(
     logits: Floats, labels: npt.NDArray[Any], priors: Floats64, place: Floats64
 ) -> tuple[float, Floats64, Floats64]:
-    """Return the same as `_bends_of_classes` for labels; unknown labels do not count."""
+    """Do the same as `_bends_of_classes` for labels; unknown labels do not count."""
     known = ~np.isnan(labels)
     counts = np.broadcast_to(known.sum(axis=0), labels.shape)[known]
     softened = (labels[known] * counts + 0.5) / (counts + 1)
@@ -159,7 +159,7 @@ def _bends_of_labels(
 def fit_thresholds(answers: Floats64, labels: Floats64) -> list[float]:
     """Choose a threshold for each label by its F1 on held-out examples.
 
-    With few examples many thresholds are about equally good, and the best one is best by chance.
+    With few examples, many thresholds are about equally good, and chance decides which is best.
     From the thresholds within half a standard error of the best F1, this function chooses the one
     nearest to half of the best F1. That is the optimum for calibrated probabilities (Lipton, Elkan
     and Naryanaswamy, 2014). With scikit-learn's digits as labels this increased F1 on other

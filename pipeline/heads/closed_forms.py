@@ -3,10 +3,10 @@
 All solvers expect features with mean zero and one common scale. They use the same weight decay: an
 L2 penalty of `weight_decay / 2 * |weight|^2` is added to the mean loss over an output's known rows;
 biases are not penalised. Each label of a multi-label task, and each target, therefore has the same
-weights as if it were trained alone. If its rows determine nothing (a label that is positive in all
-of them, as in a small subset), the output predicts the fraction of positives for all features;
-`train` rejects such rows. Only the order of the logits of ridge and nearest mean is meaningful:
-`fair_scale` calibrates them.
+weights as if it were trained alone. If the rows of an output determine nothing (a label that is
+positive in all of them, as in a small subset), it predicts the fraction of positives for all
+features; `train` rejects such rows. Only the order of the logits of ridge and nearest mean is
+meaningful: `fair_scale` calibrates them.
 """
 
 import os
@@ -68,7 +68,7 @@ class Rows:
 def multinomial(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
     """Fit multinomial logistic regression by L-BFGS, one head for each decay.
 
-    Only with more than `many_classes.MANY` classes does it begin at `start`.
+    It begins at `start` only if there are more than `many_classes.MANY` classes.
     """
     few = rows.outputs <= many_classes.MANY
     minimum, start = (few_classes.minimum, None) if few else (many_classes.minimum, start)
@@ -168,7 +168,7 @@ def by_ridge(rows: Rows, decays: Sequence[float], start: Head | None) -> list[He
 
 
 def alike(cells: Floats) -> list[list[int]]:
-    """Group the equal columns of [n, c]."""
+    """Return the groups of equal columns of `cells` [n, c]."""
     groups: dict[bytes, list[int]] = {}
     for number, column in enumerate(cells.T):
         groups.setdefault(column.tobytes(), []).append(number)
@@ -232,7 +232,7 @@ def fair_scale(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
     """Return the factor that calibrates logits for softmax (sigmoid in multi-label tasks).
 
     The factor is 1 / `head.fit_temperature` on the rows. If the head was trained on these rows, it
-    will be overconfident.
+    will still be overconfident.
     """
     zero = logits.mean(axis=1, keepdims=True) if labels.ndim == 1 else 0
     unit = np.abs(logits - zero).mean() or 1.0

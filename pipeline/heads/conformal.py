@@ -44,8 +44,8 @@ def calibrated(
     Args:
         coverage: the nominal coverage; None for no sets.
         held: the out-of-fold predictions to calibrate on.
-        temperature: of the final head.
-        task: of the head.
+        temperature: the temperature of the final head.
+        task: the task of the head.
 
     Returns:
         None if no coverage is set.
@@ -81,10 +81,10 @@ def calibrated_sets(
 ) -> tuple[LabelSets, float]:
     """Calibrate RAPS on held-out examples.
 
-    k_reg is the quantile of the labels' ranks, and lambda is the value with the smallest sets on
-    average. The paper chooses both on separate examples, but here examples are few. Choosing them
-    on the calibration examples costs at most about 0.01 of coverage, with the fewest examples
-    that a coverage needs, and the sets vary less between samples (benchmarks/sets.md).
+    k_reg is the quantile of the labels' ranks, and lambda is the value that makes the sets smallest
+    on average. The paper chooses both on separate examples, but here there are few examples.
+    Choosing both on the calibration examples costs at most about 0.01 of coverage (with the fewest
+    examples that a coverage needs), and the sets vary less between samples (benchmarks/sets.md).
 
     Returns:
         the calibration of the sets, and the quantile of the paper's randomised sets.
@@ -114,11 +114,12 @@ def quantile(
     """Return the score at rank ceil((n + 1) * coverage), rounded up; infinite if n is too small.
 
     Args:
-        scores: of held-out examples.
+        scores: the scores of held-out examples.
         coverage: the nominal coverage.
         lost: the number of further examples, whose scores count as infinite.
-        weights: of each score, as `of_groups` returns them. With weights, n and `lost` are numbers
-            of groups, and the result is the score at which the cumulative weight reaches the rank.
+        weights: the weight of each score, as `of_groups` returns it. With weights, n and `lost` are
+            numbers of groups, and the result is the score at which the cumulative weight reaches
+            the rank.
     """
     if weights is None:
         rank = math.ceil(round((len(scores) + lost + 1) * coverage, 6))

@@ -6,8 +6,8 @@ one, and predicts that fold. Temperature, thresholds and prediction sets are fit
 predictions (cross-fitting; for prediction sets, cross-conformal prediction, Vovk, 2015).
 
 Each of these heads is trained from scratch. A head that starts from one trained on all examples
-remembers the held-out ones until it has converged: with this start, the out-of-fold accuracy on
-ants and bees was 1.000 instead of 0.962.
+remembers the held-out ones until it has converged: so started, the heads for ants and bees had an
+out-of-fold accuracy of 1.000 instead of 0.962.
 """
 
 import math
@@ -75,7 +75,7 @@ def out_of_fold(
     device: str,
     refits: bool,
 ) -> OutOfFold:
-    """Predict training and validation examples out of fold; return logits or predicted targets.
+    """Predict training and validation examples out of fold; return their logits or targets.
 
     If the head is not trained again on the validation examples, it predicts these directly.
 
@@ -83,9 +83,9 @@ def out_of_fold(
         chosen: the head that `train` chose, before it was trained on validation examples.
         train: n rows; augmented views are only trained on, and not predicted.
         val: the validation examples.
-        manifest: of the examples; those of a group are held out together.
-        schedule: of the chosen head.
-        device: for gradient descent.
+        manifest: the manifest of the examples; the examples of a group are held out together.
+        schedule: the schedule of the chosen head.
+        device: the device for gradient descent.
         refits: whether the chosen head is trained again with the validation examples.
 
     Raises:

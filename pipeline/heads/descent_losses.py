@@ -63,19 +63,19 @@ class Loss(Protocol):
     sums: int
 
     def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the minibatch's mean loss [S, M] for the gradients, and the result of `measured`.
+        """Return a minibatch's mean loss [S, M], to be minimised, and the result of `measured`.
 
         Args:
             logits: [S, b, M, c]
             labels: [S, b], or [S, b, c]
-            importance: of the rows or cells
+            importance: the weights of the rows or cells
         """
 
     def measured(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
         """Return the summed loss and the summed scores, [sums, S, M]."""
 
     def means(self, totals: Tensor, rows: Rows) -> Tensor:
-        """Return mean loss and accuracy (R²), [2, S, M], from totals of all rows; NaN if empty."""
+        """Return mean loss and accuracy (R²), [2, S, M], from totals; NaN without rows."""
 
 
 class Softmax:

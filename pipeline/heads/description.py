@@ -42,7 +42,7 @@ class HeadDescription:
     `validation` are the metrics of that epoch by name; `validation` also has the number of its
     examples (`pictures`). `sets` is None if no coverage was set. `notes` has the fields that no
     stage reads: `finetuned`, `adapted`, how sites took part, and any others in the file. `layers`
-    are those that its features come from, if these are not of the last layer alone.
+    are the layers that its features come from; empty for the last layer alone.
 
     A field that is missing in a file is None or empty here, and is not written.
     """
@@ -219,7 +219,7 @@ def named_classes(content: Mapping[str, Any]) -> list[str]:
 
 
 def task_of(content: Mapping[str, Any]) -> str:
-    """Return the task of a head; it is classification in old files, which do not have the field."""
+    """Return the task of a head; old files do not have the field, which means classification."""
     return str(content.get("task", UNNAMED))
 
 

@@ -1,12 +1,12 @@
 """Linear discriminant analysis with a shrunken covariance: the optimizer `lda`.
 
 Classes share one covariance, that of the features within classes, which is shrunk towards a
-multiple of the identity. The amount is the estimate of Ledoit and Wolf (A well-conditioned
+multiple of the identity. The amount is estimated as by Ledoit and Wolf (A well-conditioned
 estimator for large-dimensional covariance matrices, 2004), so there is no hyperparameter to choose.
 
 A head needs only sums over its rows. `Sums` adds them up once, for all training and validation
-examples. A head of some of these rows subtracts the sums of the others, so that the cross-fit and
-the refit cost one decomposition each.
+examples. For a head of some of these rows, the sums of the other rows are subtracted, so that each
+head of the cross-fit, and the refit, costs only a decomposition.
 """
 
 from dataclasses import dataclass
@@ -35,12 +35,12 @@ LEAST = 1e-3  # shrinkage, so that the covariance can be inverted
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over n rows, sorted by class. `order` [n] are their places in the split.
+    """Sums over n rows, sorted by class. `order` [n] are their positions in the split.
 
     `features` [n, d] are centred and scaled (`mean`, `scale`), and `squares` [n] are their squared
     lengths. `totals` [c, d] are the weighted sums of each class, and `products` [d, d] those of the
-    features' products (the lower triangle), which is None if there are fewer rows than features:
-    then the products of rows with each other are the smaller matrix.
+    features' products (the lower triangle). `products` is None if there are fewer rows than
+    features, because the products of rows with each other are then the smaller matrix.
     """
 
     order: Integers
@@ -58,7 +58,7 @@ class Sums:
     def of(cls, split: Split, schedule: "Schedule") -> "Sums":
         """Add up the rows of a split, weighted as in the schedule.
 
-        The scale, one number for each layer, is that of all rows.
+        The scale, one number for each layer, is computed from all rows.
         """
         loss, outputs = LOSSES[schedule.loss], len(schedule.class_weights)
         rows = schedule.weigh(split.digests)
@@ -75,7 +75,7 @@ class Sums:
         return cls(order, labels, ordered, examples[order], features, squares, mean, scale, *sums)
 
     def head(self, chosen: npt.NDArray[np.bool_]) -> Head:
-        """Return the head of the rows in the mask [n], whose order is that of the split.
+        """Return the head of the rows in the mask `chosen` [n], which is in the order of the split.
 
         Its logits are the logarithms of the classes' densities times priors. The views of an
         example resemble each other, so the estimate of the shrinkage counts them as one
@@ -132,7 +132,7 @@ class Sums:
         Args:
             means: [c, d].
             products: the covariance [d, d]; with `within`, the products [m, m] of its rows.
-            within: rows [m, d] whose products [d, d] are the covariance; None if it is given.
+            within: rows [m, d] whose products [d, d] are the covariance; None if `products` is it.
             fourth: as returned by `_fourth`.
         """
         dimension = means.shape[1]
@@ -156,7 +156,7 @@ class Sums:
 def _added(
     features: Floats, labels: Integers, weights: Floats64, classes: int, squared: bool
 ) -> tuple[Floats64, Floats64 | None]:
-    """Return the weighted sums [c, d] of rows that are sorted by class, and those of products.
+    """Return the weighted sums [c, d] of rows that are sorted by class, and of their products.
 
     Products are summed in float32 for a fixed number of rows, and these sums in float64.
     """

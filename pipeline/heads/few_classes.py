@@ -1,7 +1,8 @@
 """Multinomial logistic regression for up to `many_classes.MANY` classes, by SciPy's L-BFGS-B.
 
-Start, steps and tolerance are those of scikit-learn's `LogisticRegression`, which older versions
-called, so a head differs from theirs by rounding. scikit-learn takes a second to import.
+Start, steps and tolerance are those of scikit-learn's `LogisticRegression`. Older versions of
+Headstart called it, so a head differs from theirs only by rounding. It is not called any more,
+because scikit-learn takes a second to import.
 """
 
 import numpy as np
@@ -27,8 +28,8 @@ def minimum(
 ) -> tuple[Head, bool]:
     """Return the head with the lowest loss, and whether the optimisation converged.
 
-    Arguments are those of `many_classes.minimum`. With two classes one output is learned, for the
-    difference of their logits; its weights are twice as large, so their penalty is halved.
+    The arguments are those of `many_classes.minimum`. With two classes, only the difference of
+    their logits is learned; its weights are twice as large, so their penalty is halved.
     """
     rows = np.ones((len(features), 1 + features.shape[1]), dtype=np.float32)
     rows[:, 1:] = features

@@ -1,7 +1,7 @@
 """Train many heads at once on the same features.
 
-`gradient_descent` trains heads by gradient descent in stacks; `closed_forms` solves for the others.
-PyTorch is imported only for gradient descent, because the import takes seconds.
+`gradient_descent` trains heads by gradient descent, in stacks; `closed_forms` solves for other
+heads. PyTorch is imported only for gradient descent, because the import takes seconds.
 
 On the CPU everything is computed on one thread, so that the result does not depend on the number of
 cores. On a GPU the result depends on the card and its libraries.
@@ -47,8 +47,8 @@ def fit_heads(
     Args:
         train: n rows; an epoch has all of them, including augmented views.
         val: rows for early stopping; may be empty.
-        hyperparameters: of each head; lbfgs and ridge use only the weight decay. nearest_mean,
-            which is for classes and labels, uses none of them.
+        hyperparameters: those of each head; lbfgs and ridge use only the weight decay.
+            nearest_mean, which is for classes and labels, uses none of them.
         schedule: the settings that all heads share.
         device: `cpu` or `cuda`, for gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
@@ -122,7 +122,7 @@ def _in_raw_units(
 
 
 def _with(trained: Trained, head: Head) -> Trained:
-    """Return the result with this head; without one if a weight overflowed."""
+    """Return the result with this head, or without a head if a weight overflowed."""
     if not all(np.isfinite(array).all() for array in vars(head).values() if array is not None):
         status = f"diverged: a weight overflowed in epoch {len(trained.curve)}"
         return replace(trained, head=None, kept=None, status=status)
@@ -190,9 +190,9 @@ def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: 
     """Train the chosen head again, on training and validation examples together.
 
     Once the head is chosen, the validation examples are no longer needed to choose it, and with few
-    examples a fifth more training data is worth more than a validation metric. With gradient
-    descent, the number of epochs is that of the epoch that was kept. A head in closed form keeps
-    the scale that was calibrated when the validation examples were still held out.
+    examples a fifth more training data is worth more than a validation metric. Gradient descent
+    runs for as many epochs as the kept head was trained for. A head in closed form keeps the scale
+    that was calibrated when the validation examples were still held out.
     """
     start = chosen.head if chosen.hyperparameters.optimizer == "lbfgs" else None
     both = Split.concat([rows, val])
@@ -208,13 +208,13 @@ def trained_again(
     device: str,
     start: Head | None = None,
 ) -> Head:
-    """Train the chosen head on other rows.
+    """Train the chosen head again, on some rows of a pool.
 
     Args:
         chosen: as `fit_heads` returned it.
         pool: the training rows of the chosen head, and then its validation rows.
         some: [n], the rows of the pool to train on.
-        schedule: of the chosen head.
+        schedule: the schedule of the chosen head.
         device: `cpu` or `cuda`.
         start: as in `fit_heads`; the result may remember the rows that `start` was trained on.
 
@@ -239,7 +239,7 @@ def trained_again(
 
 @contextmanager
 def one_thread_each(hyperparameters: Hyperparameters) -> Iterator[None]:
-    """Limit threads that start in this context to one core each, to train heads in parallel."""
+    """Limit each thread that starts in this context to one core, to train heads in parallel."""
     with one_thread():
         if hyperparameters.optimizer in CLOSED_FORMS:
             yield

@@ -66,7 +66,7 @@ def descend(
 def one_thread_each() -> Iterator[None]:
     """Make PyTorch compute on one thread in this context, for the reasons in `head.one_thread`.
 
-    Threads that start in the context also compute on one thread each; they may enter it too.
+    Threads that start in the context also compute on one thread each, and may enter it too.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -90,7 +90,7 @@ def on_subsets(
     learns from about the same number of rows per step as it would alone.
 
     Args:
-        hyperparameters: of each head.
+        hyperparameters: those of each head.
         pool: n rows, centred and scaled; targets in `losses.Units`.
         importance: [R, n], the weight of each row for each head; 0 if it is not in the subset.
         schedule: the head is trained for all of its epochs.
@@ -137,7 +137,7 @@ def stacks(
 ) -> list[tuple[list[int], list[Hyperparameters]]]:
     """Divide the heads into stacks of equal shape that fit into memory.
 
-    A stack is a list of seeds and a list of hyperparameters, each of which has all of the seeds.
+    A stack is a list of seeds and a list of hyperparameters, which are trained with every seed.
     """
     of_seed: dict[tuple[int, bool, int], list[Hyperparameters]] = defaultdict(list)
     for one in hyperparameters:
@@ -282,7 +282,7 @@ class _Stack:
         Args:
             features: [S, b, d]
             labels: [S, b], or [S, b, c]
-            importance: of each row or cell, as in `descent_losses`
+            importance: the weight of each row or cell, as in `descent_losses`
         """
         inputs = features
         if len(self.weights) == 4:
@@ -317,7 +317,7 @@ class _Stack:
         return outputs
 
     def _keep(self, inputs: Tensor) -> Tensor:
-        """Return the dropout mask of inputs [S, b, (M,) in]; heads with one seed share the draw."""
+        """Return the dropout mask of inputs [S, b, (M,) in]; heads with equal seeds share it."""
         shape = inputs.shape[1], 1, inputs.shape[-1]
         device = inputs.device
         draws = [torch.rand(shape, generator=mask, device=device) for mask in self.masks]

@@ -1,7 +1,7 @@
 """The head: its weights, its predictions, and how it is saved.
 
-A head is linear (`features @ weight.T + bias`) or has one hidden ReLU layer before that. Prediction
-needs only NumPy, so that code that only predicts does not import PyTorch.
+A head is linear (`features @ weight.T + bias`) or has a hidden ReLU layer before the linear one.
+Prediction needs only NumPy, so that code that only predicts does not import PyTorch.
 """
 
 import math
@@ -31,7 +31,7 @@ def one_thread() -> AbstractContextManager[Any]:
     The last bits of a product depend on the number of threads that compute it, so they would differ
     between machines. One thread is also faster if a problem is small or other processes use the
     cores, because threads wait for each other at every product. The limit applies only to libraries
-    that are loaded already. SciPy has its own, so import SciPy before.
+    that are loaded already. SciPy has libraries of its own, so import SciPy first.
     """
     from threadpoolctl import threadpool_limits  # only heat maps need it to predict
 
@@ -269,8 +269,8 @@ def load_head(
 
     Args:
         weights: the file of the tensors.
-        about: the file of the description.
-        read: the function that reads `about`; in a bundle that is `bundle.json`.
+        about: the file of the description; in a bundle, `bundle.json`.
+        read: the function that reads `about`.
 
     Raises:
         DataError: a file is missing or damaged, or the files do not belong together.
@@ -318,7 +318,7 @@ def without_priors(head: Head, calibration: Calibration) -> Head:
 
 
 def _misfit(head: Head) -> str:
-    """Return why the tensors are not those of a head; empty if they are."""
+    """Return why the tensors are not a head; empty if they are."""
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32 or not np.isfinite(tensor).all():

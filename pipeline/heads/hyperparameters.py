@@ -1,4 +1,4 @@
-"""The hyperparameters of a head, and the grid of them in the parameters."""
+"""The hyperparameters of a head, and their grid in `params.yaml`."""
 
 import itertools
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ CLOSED_FORMS = {
 class Hyperparameters:
     """The settings that may differ between heads; `params.yaml` explains each.
 
-    Those that the optimizer does not use are 0. `scaling` is one of `scaling.SCALINGS`; it is not a
-    parameter, and only `penalty.choose` takes another than `global`.
+    Hyperparameters that the optimizer does not use are 0. `scaling` is one of `scaling.SCALINGS`;
+    it is not a parameter, and only `penalty.choose` uses any but `global`.
     """
 
     optimizer: str

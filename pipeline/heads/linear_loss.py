@@ -1,7 +1,8 @@
 """The objective of a linear head for any of the losses: its value, gradient and curvature.
 
 It is like scikit-learn's `LinearModelLoss`, but uses the rows' principal axes, and has a weight for
-each row and cell. If the outputs only share the features, it evaluates many problems at once.
+each row and cell. If the outputs have only the features in common, each is a problem of its own,
+and many problems are evaluated at once.
 """
 
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ AT_ONCE = 2**21  # logits
 class Axes:
     """Rows on their principal axes, where the variances help to choose step sizes.
 
-    `turned` is [n, r + 1]; its first column is all 1. `variances` [r + 1] are those of its columns:
-    1 for the first, then in descending order. `axes` [d, r] rotates back.
+    `turned` is [n, r + 1]; its first column is all 1. `variances` [r + 1] has the variance of each
+    column: 1 for the first, then in descending order. `axes` [d, r] rotates back.
     """
 
     turned: Floats
@@ -37,7 +38,7 @@ class Axes:
         """Compute the axes of features [n, d] with mean zero; there are at most n axes.
 
         Args:
-            features: of the rows.
+            features: the features of the rows.
             weights: [n], weights of the rows; they add up to 1.
         """
         weighted = features * np.sqrt(weights)[:, None]
@@ -62,7 +63,7 @@ class LinearLoss:
     one problem; for other losses each output is its own problem.
 
     Args:
-        loss: of the logits.
+        loss: the loss of the logits.
         rows: [n, r + 1], the first column all 1.
         labels: [n, P], as `Loss.labels` returns them.
         importance: [n, P]; each column adds up to 1.
@@ -78,7 +79,7 @@ class LinearLoss:
     def __call__(self, weights: Array, some: Positions) -> tuple[Floats64, Array]:
         """Return objectives [m] and gradients [m, p] of the problems `some` at `weights` [m, p].
 
-        The p weights of a problem are those of its outputs in turn, each with its bias first.
+        The p weights of a problem are the bias and the weights of each of its outputs in turn.
         """
         matrix = weights.reshape(-1, self.rows.shape[1])
         single = matrix.astype(np.float32).T
@@ -97,8 +98,8 @@ class LinearLoss:
         """Return the second derivatives of the losses by the logits at `weights` [P, p].
 
         Args:
-            weights: of all problems.
-            of_rows: [n], one output for each row; None is the first.
+            weights: the weights of all problems.
+            of_rows: [n], one output for each row; None means the first output.
 
         Returns:
             the sum over all rows [c], and for each row the derivative of its output in `of_rows`

@@ -11,9 +11,9 @@ Huber's threshold therefore do not depend on the unit of the targets.
 
 Training minimises a sum over outputs plus `weight_decay / 2 * |weight|^2`. The term of an output is
 its mean loss over its known rows, weighted by class and by row weight. Adding a label therefore
-does not change the others, and the penalty does not dominate a label with many unknown cells. The
-reported loss is the mean over all known cells: it does not grow with the number of labels, and a
-label that is known for two validation rows has little influence.
+does not change the weights of the others, and the penalty does not dominate a label with many
+unknown cells. The reported loss is the mean over all known cells: it does not grow with the number
+of labels, and a label that is known for two validation rows has little influence.
 
 `linear_loss` has the objective of a linear head, and `descent_losses` the losses in PyTorch.
 """
@@ -80,7 +80,7 @@ class Loss(Protocol):
     def figures(
         self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
     ) -> tuple[float, float]:
-        """Return mean loss and score, as `figures` below; labels are in the task's form."""
+        """Return mean loss and score, as `figures` below does; labels are in the task's form."""
 
 
 class Softmax:
@@ -110,7 +110,7 @@ class Softmax:
     def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """Return loss and slope; the slope is the predicted probability minus the true one.
 
-        With labels [n, p], the logits are those of p heads in turn.
+        With labels [n, p], the logits are those of p heads, one head after the other.
         """
         each = logits.reshape(labels.size, -1)
         rows, label = np.arange(len(each)), labels.reshape(-1)

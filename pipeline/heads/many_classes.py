@@ -45,7 +45,7 @@ def minimum(
         importance: [n], the weights of the rows.
         classes: c.
         decay: strength of the L2 penalty.
-        start: a linear head to start from; None starts from zeros.
+        start: a linear head to start from; None to start from zeros.
     """
     row_weights = (importance / importance.sum(dtype=np.float64)).astype(np.float32)
     axes = Axes.of(features, row_weights)
@@ -122,7 +122,7 @@ def _own_rows(
 ) -> tuple[npt.NDArray[np.int64], Floats]:
     """Return each class's rows of highest curvature [c, OWN], and the curvatures.
 
-    If a class has fewer rows, the other curvatures are 0.
+    If a class has fewer rows, the remaining curvatures are 0.
     """
     order = np.lexsort((-curvature, labels))
     starts = np.searchsorted(labels[order], np.arange(classes + 1))

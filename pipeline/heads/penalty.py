@@ -8,10 +8,10 @@ digests, so ten added examples change few of them. View 0 of an example is train
   stronger one (Friedman, Hastie and Tibshirani, 2010).
 - Penalties are compared by the loss of the out-of-fold predictions after temperature scaling,
   because `train` calibrates the head that is chosen. A strong penalty makes a head underconfident,
-  and would lose by that alone.
-- Fewer examples need a stronger penalty: what stays is the product of weight decay and number of
-  examples, which is 1 / C in scikit-learn. So a fold takes each weight decay times the ratio of the
-  examples that the head is trained on to those of the fold.
+  and would lose for this reason alone.
+- Fewer examples need a stronger penalty: the product of weight decay and number of examples, which
+  is 1 / C in scikit-learn, stays the same. Each weight decay is therefore multiplied, in a fold, by
+  the number of examples that the head is trained on and divided by the number in the fold.
 
 `benchmarks/heads.md` compares these choices with others.
 """
@@ -55,7 +55,7 @@ WORSE, STANDARD_ERRORS = 2, 2
 class Candidate:
     """Features that a head may be trained on: some columns, scaled as in `scaling.SCALINGS`.
 
-    `layers` are those of the columns, as in `scaling.centre_and_scale`.
+    `layers` are the layers of the columns, as in `scaling.centre_and_scale`.
     """
 
     scaling: str
@@ -83,10 +83,10 @@ def candidates(layers: Layers, auto: bool) -> list[Candidate]:
 
 @dataclass(frozen=True)
 class Point:
-    """A penalty of a candidate: its out-of-fold loss, and how much higher that is than the lowest.
+    """A penalty for a candidate: its out-of-fold loss, and how much higher that is than the lowest.
 
-    `error` is the standard error of that difference, which is paired: the mean over the examples
-    (or groups) of the difference of their losses.
+    `error` is the standard error of that difference, which is the mean over the examples (or
+    groups) of the paired differences of their losses.
     """
 
     candidate: Candidate
@@ -105,10 +105,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen penalty and candidate; `path` has all that were tried, from strong to weak.
+    """The chosen penalty and candidate; `path` has all that were tried, strong ones first.
 
-    `examples` is the number of examples that took part, and `folds` that of the folds that were
-    predicted; both are 0 if no example could be predicted.
+    `examples` is the number of examples that took part, and `folds` is the number of folds that
+    were predicted; both are 0 if no example could be predicted.
     """
 
     candidate: Candidate
@@ -123,12 +123,12 @@ class Choice:
         return {PATH[0]: "strongest", PATH[-1]: "weakest"}.get(self.weight_decay, "")
 
     def head(self, asked: Hyperparameters) -> Hyperparameters:
-        """Return hyperparameters with the choice."""
+        """Return the hyperparameters `asked` with the chosen penalty and scaling."""
         scaling = self.candidate.scaling
         return replace(asked, weight_decay=self.weight_decay, scaling=scaling)
 
     def noted(self) -> dict[str, object]:
-        """Return what `models/head.json` says of the choice."""
+        """Return what `models/head.json` records about the choice."""
         found: dict[str, object] = {"examples": self.examples, "folds": self.folds}
         return found | ({"end": self.end} if self.end else {})
 
@@ -166,17 +166,17 @@ def choose(
     """Choose the weight decay, and one of the candidates.
 
     `USUAL` is kept for the first candidate unless the lowest loss is lower by more than the paired
-    standard error: with few examples, a loss is often the lowest by chance. The solver's tolerance
-    does not separate losses that differ by less, so the strongest of such penalties counts as the
-    lowest. Another candidate replaces those before it by the same rule.
+    standard error: with few examples, a loss is often the lowest by chance. Losses that differ by
+    less than the solver's tolerance count as equal, so the strongest of the penalties with the
+    lowest loss is taken. A further candidate replaces those before it by the same rule.
 
     Args:
-        pool: rows to choose by; only view 0 of the examples is used.
-        keys: of each row, the digest of its example or the name of its group.
+        pool: the rows to choose with; only view 0 of the examples is used.
+        keys: for each row, the digest of its example or the name of its group.
         optimizer: `lbfgs` or `ridge`.
-        schedule: of the head; its class weights are used.
+        schedule: the schedule of the head, whose class weights are used.
         learned: the number of examples that the head will be trained on.
-        candidates: the simplest first.
+        candidates: the candidates, the simplest first.
     """
     names, rows = np.asarray(keys), np.flatnonzero(pool.views == 0)
     if len(rows) > MOST:
@@ -211,9 +211,9 @@ def choose(
 class _Problem:
     """The examples and their folds; `fold` [n] is -1 for examples that are never predicted.
 
-    `features` are before centring and scaling. `loss` is what heads minimise, with `targets` [n, p]
-    and `importance` [n, p]; `units` are those of regression. Weight decays are multiplied by
-    `stronger` in a fold.
+    `features` are not centred or scaled. Heads minimise `loss`, with `targets` [n, p] and
+    `importance` [n, p]; penalties are compared by the loss in the schedule. Weight decays are
+    multiplied by `stronger` in a fold.
     """
 
     features: Floats
@@ -315,7 +315,7 @@ class _Problem:
             yield each[np.arange(len(held)), place]
 
     def _judged(self, logits: Floats, labels: npt.NDArray[Any]) -> Doubles:
-        """Return the loss [m] of each example, the mean of its known labels."""
+        """Return the loss [m] of each example, which is the mean over its known labels."""
         of = LOSSES[self.judged]
         scaled = logits.astype(np.float64)
         if not of.of_numbers:
@@ -338,6 +338,6 @@ class _Problem:
 
 
 def _diagonal(hessian: Doubles, weights: Floats) -> Any:
-    """Return what `lbfgs.minimum` asks for: division by the same diagonal in every iteration."""
+    """Return a function for `lbfgs.minimum` that always divides by the same diagonal."""
     divisor = hessian.reshape(weights.shape).astype(np.float32)
     return lambda iteration, now: lambda gradient, live: gradient / divisor[live]

@@ -1,4 +1,4 @@
-"""What the centred features are divided by, by name in `SCALINGS`.
+"""The scales that the centred features are divided by, by their names in `SCALINGS`.
 
 A head is trained on scaled features, and its weights then include the scale (`fit.fit_heads`).
 

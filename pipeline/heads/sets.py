@@ -67,7 +67,7 @@ class PredictionSets:
         Args:
             content: the fields, in `models/head.json` or `bundle.json`.
             outputs: the number of classes or targets of the head.
-            task: of the head.
+            task: the task of the head.
 
         Raises:
             KeyError, TypeError, ValueError: the fields are damaged.
@@ -162,7 +162,7 @@ def sizes(
 def before(
     probabilities: npt.NDArray[np.floating], labels: Integers
 ) -> tuple[Integers, Doubles, Doubles]:
-    """Return the rank of each example's label, the probability of the labels before, and its own.
+    """Return each label's rank, the probability of the labels before it, and its own probability.
 
     Args:
         probabilities: [n, c].
@@ -200,7 +200,7 @@ def of_groups(groups: npt.ArrayLike) -> Doubles:
 
 
 def chunks(shape: tuple[int, ...]) -> list[slice]:
-    """Return slices of a table's rows, which limit the number of values in memory."""
+    """Return slices of a table's rows that limit how many values are in memory at once."""
     rows = max(1, AT_ONCE // max(1, shape[1]))
     return [slice(start, start + rows) for start in range(0, shape[0], rows)]
 

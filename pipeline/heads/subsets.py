@@ -45,8 +45,8 @@ def on_subsets(
         pool: n rows.
         subsets: each [n], the rows to train on; each subset has rows of every class.
         asked: each [n], the rows to predict.
-        hyperparameters: of each head.
-        schedule: of gradient descent; its class weights are those of the pool.
+        hyperparameters: those of each head.
+        schedule: the schedule of gradient descent, with the class weights of the pool.
         weighing: `train.class_weights`.
 
     Yields:
@@ -215,7 +215,7 @@ def _least_squares(
 def _squares(features: Floats, importance: Floats, dimension: int) -> npt.NDArray[np.float64]:
     """Return the mean square of the features around their mean in each subset, [R].
 
-    `fit_heads` divides the features by its root.
+    `fit_heads` divides the features by the square root of this.
     """
     square = np.einsum("nd,nd->n", features, features)
     inside = importance > 0
@@ -243,8 +243,8 @@ def _by_ridge(
 ) -> Iterator[Floats]:
     """Fit least squares to `wanted` [n, c] with a Cholesky decomposition for each subset.
 
-    With fewer rows than features, the decomposition is that of the rows' Gram matrix K, which is
-    computed once for all subsets. With K of a subset, (K + diag(penalty / weights)) x = targets -
+    With fewer rows than features, the Gram matrix K of the rows, which is computed once for all
+    subsets, is decomposed instead. With K of a subset, (K + diag(penalty / weights)) x = targets -
     bias, and x adds up to 0, because the bias is not penalised (Saunders, Gammerman and Vovk,
     1998).
     """

@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def fitted(counts: Floats) -> Floats:
-    """Return the weight of each term, [d]: log((1 + rows) / (1 + rows that have it)) + 1.
+    """Return the weight of each term, [d]: log((1 + rows) / (1 + rows with the term)) + 1.
 
     Args:
         counts: the term counts of the training rows, [n, d], or powers of them.

@@ -22,7 +22,7 @@ class Schedule:
     `counts` is true if features are term counts, which each head weights by TF-IDF. `loss` is one
     of `losses.LOSSES`. If `row_weights` is "example", the weights of an example's rows, which are
     its views, add up to 1. Otherwise each row has the weight 1, so that a validation example, which
-    has no augmented views, counts less than a training example. `layers` are those that the
+    has no augmented views, counts less than a training example. `layers` are the layers that the
     features come from; each has its own scale.
     """
 
@@ -59,8 +59,8 @@ class Figures:
 class Trained:
     """The result of training a head; `head` and its metrics `kept` are None if training diverged.
 
-    The logits were multiplied by `scale`, which `closed_forms.fair_scale` returned. `sums` are of
-    the training and validation rows, if they are all that is needed to train the head again.
+    The logits were multiplied by `scale`, which `closed_forms.fair_scale` returned. `sums` are sums
+    over the training and validation rows, if these suffice to train the head again.
     """
 
     hyperparameters: Hyperparameters
@@ -106,7 +106,7 @@ def with_figures(
         about: the description.
         kept: the metrics.
         val: the number of validation examples.
-        loss: of the head.
+        loss: the loss of the head.
     """
     figures, score = rounded(kept, loss), LOSSES[loss].score
     return replace(
