@@ -13,6 +13,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -172,7 +173,7 @@ def test_it_says_what_it_was_made_of(project):
 def test_nothing_in_it_is_a_pickle(project):
     names = {file.name for file in Path("bundle").iterdir()}
     tensors = {"backbone.safetensors", "head.safetensors", "neighbours.safetensors"}
-    assert names == tensors | {"bundle.json", "model.onnx", "neighbours.json"}
+    assert names == tensors | {"README.md", "bundle.json", "model.onnx", "neighbours.json"}
     for name in tensors:
         assert load_file(Path("bundle") / name)
 
@@ -211,3 +212,16 @@ def test_a_damaged_bundle_is_one_line(project, tmp_path, file, content, said):
     with pytest.raises(DataError, match=said) as raised:
         Classifier(broken, explains=True)
     assert "\n" not in str(raised.value)
+
+
+def test_its_model_card_is_one_of_the_hub(bundled: Path) -> None:
+    found = ModelCard.load(bundled / "bundle/README.md")
+    assert found.data.library_name == "headstart"
+    assert found.data.pipeline_tag == "image-classification"
+    figures = json.loads((bundled / "reports/metrics.json").read_text())
+    ends = figures["interval"]["accuracy"]
+    row = f"| accuracy | {figures['test']['accuracy']:g} | {ends['low']:g} to {ends['high']:g} |"
+    assert row in found.text
+    assert "2 classes: disc, square." in found.text
+    assert "licence of these weights is apache-2.0" in found.text
+    assert "paths of the training pictures" in found.text

@@ -30,7 +30,7 @@ from ..tables.features import Split
 from ..tables.layers import of_network
 from ..tables.manifest import group_keys
 from ..tasks import TASKS, noted
-from . import novelty
+from . import card, novelty
 from .description import Bundle, Data, Origin, code_digest
 from .explain import directions
 from .onnx_graph import whole
@@ -88,7 +88,7 @@ class Parts:
             data, given_away = _data(examples.manifest), examples.given_away
             found = _write_examples(folder, examples, head, about)
         libraries = {name: version(name) for name in (*LIBRARIES, *named(self.kind).libraries)}
-        Bundle(
+        written = Bundle(
             kind=self.kind,
             head=about,
             inputs=inputs,
@@ -111,7 +111,9 @@ class Parts:
             },
             training_examples=given_away,
             novelty=found,
-        ).write(folder)
+        )
+        written.write(folder)
+        (folder / card.FILE).write_text(card.card(written), encoding="utf-8")
         if found is not None and found.threshold is None:
             print("bundle: too few examples to set the threshold of novelty detection")
         size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
