@@ -52,7 +52,8 @@ class Pixels(NamedTuple):
     """The input of a backbone that takes pixels: uint8 [crop, crop, 3], sRGB.
 
     resize: pixels of the shorter side before cropping; crop: side of the centre crop in pixels;
-    interpolation: one of `INTERPOLATIONS`; mean and std: of each channel, for values from 0 to 1.
+    interpolation: one of `INTERPOLATIONS`; mean and std: those of each channel, for values from 0
+    to 1.
     """
 
     resize: int
@@ -86,7 +87,8 @@ class Fitted(NamedTuple):
 class Vector(NamedTuple):
     """The input of the identity backbone: float32 [length].
 
-    length: dimensions of a vector; 0 if any length is accepted, as before examples are known.
+    length: the dimensions of a vector; 0 if any length is accepted, because no examples are known
+    yet.
     """
 
     length: int = 0
@@ -112,9 +114,9 @@ class Terms(NamedTuple):
 class Waveform(NamedTuple):
     """The input of a backbone that takes sound: float32 [samples], mono, full scale from -1 to 1.
 
-    rate: samples per second; window: maximum samples of an input, longer sounds are cut into
-    several inputs; least: minimum samples of an input, shorter sounds are padded with silence on
-    both sides.
+    rate: samples per second; window: maximum samples of an input (longer sounds are cut into
+    several inputs); least: minimum samples of an input (shorter sounds are padded with silence on
+    both sides).
     """
 
     rate: int
@@ -152,7 +154,7 @@ Input = Any  # an instance of one of these types
 
 
 def takes(preprocessing: Input) -> str:
-    """Return the name in `INPUTS` of the type of `preprocessing`."""
+    """Return the name that the type of `preprocessing` has in `INPUTS`."""
     return next(name for name, form in INPUTS.items() if isinstance(preprocessing, form))
 
 
@@ -288,7 +290,7 @@ class Kind(Protocol):
         """Return the ONNX graph from the result of `read` to the backbone's input, `input`."""
 
     def torch_input(self, example: "torch.Tensor", preprocessing: Input) -> "torch.Tensor":
-        """Compute the same as `graph` in PyTorch, for one example."""
+        """Compute in PyTorch what `graph` computes, for one example."""
 
     def encode(self, array: NDArray[Any]) -> bytes:
         """Convert an example in an array to the bytes of a file. Raises `RefusedError`."""
@@ -322,19 +324,19 @@ class Kind(Protocol):
     def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]]:
         """Return inputs like those of `read`, each with a different part of the example hidden.
 
-        If `hidden_together` is not None, each has several parts hidden.
+        If `hidden_together` is not None, several parts are hidden in each input.
         """
 
     def hidden_together(self) -> NDArray[np.bool_] | None:
-        """Return which parts each input of `hidden` hides, [inputs, parts]; None: one part each."""
+        """Return which parts each input of `hidden` hides, [inputs, parts]; None means one each."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
         """Show which of the parts that `hidden` hides are evidence for a class.
 
-        `weights` [parts], from 0 to 1, are from `serving/explain.py`: the drop in the class's
-        probability without each part.
+        `weights` [parts], from 0 to 1, are how much the class's probability drops without each
+        part, as `serving/explain.py` computes them.
         """
 
     def show(self, data: bytes, side: int) -> Shown:
@@ -427,7 +429,7 @@ def named(name: str) -> Kind:
 
 
 def kinds_that_feed(takes: str) -> list[str]:
-    """Return the names of the kinds, without plugins, that make an input of `INPUTS`."""
+    """Return the names of the kinds, except plugins, that can make this input of `INPUTS`."""
     return [name for name in KINDS if name != "plugin" and takes in named(name).feeds]
 
 

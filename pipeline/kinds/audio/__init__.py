@@ -103,7 +103,7 @@ class Audio:
             yield
 
     def doubt(self, data: bytes) -> str:
-        """Return that the sound is silent, if it is."""
+        """Return a doubt if the sound is silent, else an empty text."""
         from . import decode
 
         about = decode.inspect(data)
@@ -111,7 +111,7 @@ class Audio:
         return f"silent: {mean} peaks at {about.peak:g} dBFS" if about.peak < SILENT else ""
 
     def large(self, data: bytes) -> bool:
-        """Return whether a sound is over a minute or has many samples, so it takes much memory."""
+        """Return whether a sound takes much memory: it exceeds a minute or has many samples."""
         from .decode import is_large
 
         return is_large(data)
@@ -186,7 +186,7 @@ class Audio:
         return f"sounds alike {COPIES_CODE}, {self.views_made_by(False)}"
 
     def graph(self, preprocessing: Input) -> "onnx.ModelProto":
-        """Return the graph from windows of a sound to the backbone's input, the identity."""
+        """Return the identity graph: windows of a sound already are the backbone's input."""
         from .onnx_input import graph
 
         return graph(preprocessing)
@@ -208,7 +208,7 @@ class Audio:
         raise RefusedError("an array has no sample rate; pass the bytes of a WAV file instead")
 
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
-        """Return a sound's inputs, [w, …], made by the functions that `extract` uses."""
+        """Return a sound's inputs, [w, …], which the same functions make as in `extract`."""
         from .views import heard_of
         from .windows import inputs, rate_of
 

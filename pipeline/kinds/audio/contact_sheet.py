@@ -21,7 +21,7 @@ MAX_VIEWS = 6
 
 
 def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> None:
-    """Draw some sounds, each followed by its views, with the parameters below.
+    """Draw some sounds, each followed by its views, whose parameters are written below them.
 
     All spectrograms of a row have the same time scale, so that shifts are visible. The sheet has at
     most `MAX_ROWS` sounds, from as many classes as possible. They are picked by digest, so that the

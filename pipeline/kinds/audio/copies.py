@@ -1,6 +1,6 @@
 """Copies: whether two sounds are the same recording, by cross-correlation of their waveforms.
 
-Other encodings, sample rates and gains, silence before or after, and trimmed ends hardly change a
+A different encoding, sample rate or gain, silence before or after, or trimmed ends hardly change a
 recording's waveform. Another recording of the same word or drum has a different waveform, however
 similar it sounds. `benchmarks/audio.md` has the measurements.
 """
@@ -47,7 +47,7 @@ def copies(pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
 def likeness(one: Floats, other: Floats) -> float:
     """Return the maximum correlation of two waveforms, from 0 to 1; 0 if one is silent.
 
-    An inverted waveform correlates as well. Parts that only one sound has reduce the correlation
+    An inverted waveform correlates equally. Parts that only one sound has reduce the correlation
     according to their energy: silence at the ends has no effect, and a sound that lacks a tenth of
     the energy is not a copy.
     """

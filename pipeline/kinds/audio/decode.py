@@ -116,7 +116,7 @@ def beginning(data: bytes, seconds: int) -> Sound:
 
 @contextlib.contextmanager
 def mono(data: bytes) -> Iterator[tuple[int, Iterator[Floats]]]:
-    """Yield the file's sample rate, and an iterator over blocks of the mean of the channels.
+    """Yield the file's sample rate, and an iterator over the mean of the channels, in blocks.
 
     Raises:
         RefusedError: as in `inspect`, also while the blocks are read.
@@ -129,7 +129,7 @@ def is_large(data: bytes) -> bool:
     """Return whether a server must process a sound alone, according to its header.
 
     Raises:
-        RefusedError: by its header, the sound is not accepted.
+        RefusedError: according to its header, the sound is not accepted.
     """
     with _opened(data) as file:
         frames, rate, channels = int(file.frames), int(file.samplerate), int(file.channels)

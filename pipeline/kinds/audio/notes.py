@@ -1,7 +1,7 @@
-"""Keep the lines off the screen that libmpg123 writes to standard error while it decodes an MP3.
+"""Keep off the screen what libmpg123 writes to standard error while it decodes an MP3.
 
-libsndfile offers no way to silence them. They say nothing that a user could act on: a file that is
-refused has its reason.
+libsndfile offers no way to silence these lines. A user could not act on them: if a file is refused,
+the reason is reported anyway.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ _lock = threading.Lock()
 
 
 class _Screen:
-    """Standard error while `users` threads decode: `caught` in memory, read up to `passed`."""
+    """Standard error while `users` threads decode: the file `caught`, read up to `passed`."""
 
     users = passed = 0
     real = caught = -1
 
 
 def _pass_on(all_of_it: bool) -> None:
-    """Write what others have written meanwhile, except an incomplete last line."""
+    """Write to the screen what other code has written so far, except an incomplete last line."""
     text = b""
     while part := os.pread(_Screen.caught, 1 << 16, _Screen.passed + len(text)):
         text += part

@@ -1,4 +1,4 @@
-"""Segments of time that are evidence for a class, by hiding them or by activation maps."""
+"""Segments of time that are evidence for a class, found by hiding them or by activation maps."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def stretches(seconds: float, windows: int) -> int:
 
 
 def hidden(data: bytes, preprocessing: Input) -> list[NDArray[np.float32] | NDArray[np.uint8]]:
-    """Return inputs made from a sound, for each segment with that segment silent.
+    """Return inputs made from a sound, in each of which one segment is silent.
 
     Raises:
         RefusedError: as in `decode.decode`.
@@ -67,7 +67,7 @@ def marked(data: bytes, weights: NDArray[np.float32], side: int | None) -> Shown
 
 
 def overlaid(windows: Bytes, heat: NDArray[np.float32], side: int | None) -> Shown:
-    """Draw a backbone's input pictures [w, crop, crop, 3] side by side, under their map.
+    """Draw a backbone's input pictures [w, crop, crop, 3] side by side, with the map over them.
 
     `heat` [h, w · columns] is from 0 to 1. With a `side`, the picture is square.
     """

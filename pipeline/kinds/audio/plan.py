@@ -30,7 +30,7 @@ def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
     """Plan the views of each sound, one row per view, sorted by digest and view number.
 
     A view's random numbers depend on its sound's digest, its own number and the seed. Each random
-    number has a fixed use, so another range of the gain does not change shift, noise and speed.
+    number has a fixed use, so a different range of the gain does not change shift, noise and speed.
     """
     rows = [
         (digest, number, *draw(digest, number, settings))

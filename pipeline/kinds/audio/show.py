@@ -32,7 +32,8 @@ COLOURS = np.array(
 def shown(data: bytes, side: int) -> Shown:
     """Return the spectrogram (PNG), at most `side` pixels wide and high, and the sound (WAV).
 
-    Its axes are below it: time from left to right, frequency from the bottom to the top.
+    The ends of its axes are written below it: time from left to right, frequency from the bottom to
+    the top.
 
     Raises:
         RefusedError: as in `decode.decode`.
@@ -57,8 +58,8 @@ def small(sound: Sound) -> bytes:
 def picture(samples: Floats, width: int, height: int) -> Bytes:
     """Draw the spectrogram of samples at `RATE` in colours, uint8 [height, width, 3].
 
-    The sound fills the width of the picture, whatever its length. For long sounds, each column has
-    the maximum over its segment of time.
+    The sound fills the width of the picture, whatever its length. For long sounds, each column
+    shows the maximum over its segment of time.
     """
     hop = max(FRAME // 4, len(samples) // (8 * width))
     grey = levels(samples, RATE, FRAME, hop, min(height, 128))

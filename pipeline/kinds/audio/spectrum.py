@@ -27,7 +27,7 @@ def log_mel(samples: Floats, wanted: Spectrum) -> Floats:
     """Compute mel bands in decibels, float32 [bands, frames], as in librosa's `melspectrogram`.
 
     Frames are centred on each `hop`-th sample, padded with silence, with a periodic Hann window.
-    The bands are Slaney's, with the same area each. Decibels are as in `power_to_db` with
+    The bands are Slaney's, each with the same area. Decibels are as in `power_to_db` with
     `top_db=None`.
     """
     bands = filters(wanted.rate, wanted.frame, wanted.bands, True)
@@ -69,7 +69,7 @@ def filters(
 
     Args:
         rate: samples per second.
-        frame: samples of a transform.
+        frame: samples per transform.
         bands: number of bands from 0 Hz to half the rate.
         even: whether each band has the same area; else each has a maximum of 1.
 

@@ -63,7 +63,7 @@ version = cache(metadata.version)  # cached because it reads a file and is calle
 
 @cache
 def _codecs() -> str:
-    """Return the libraries in Pillow that decode, with their versions."""
+    """Return Pillow's decoding libraries, with their versions."""
     from PIL import features
 
     return " ".join(f"{name} {features.version(name)}" for name in CODECS)
@@ -77,7 +77,7 @@ def _pillow() -> str:
 
 @cache
 def _libheif() -> str:
-    """Return the version of libheif; without a number if HEIC cannot be read."""
+    """Return libheif and its version; without the version if HEIC cannot be read."""
     try:
         import pi_heif
     except ImportError:
@@ -167,7 +167,7 @@ class Image:
         return decode.large(path, self.most_bytes)
 
     def doubt(self, data: bytes) -> str:
-        """Return an empty text: any picture may be of a class."""
+        """Return an empty text: any picture may belong to a class."""
         return ""
 
     def large(self, data: bytes) -> bool:
@@ -253,7 +253,7 @@ class Image:
     def torch_input(
         self, example: "torch.Tensor", preprocessing: Pixels | Fitted
     ) -> "torch.Tensor":
-        """Compute the same as `graph` in PyTorch: uint8 [height, width, 3] to [crop, crop, 3]."""
+        """Compute in PyTorch what `graph` computes: uint8 [height, width, 3] to [crop, crop, 3]."""
         from .torch_input import preprocess
 
         return preprocess(example, preprocessing)
@@ -268,7 +268,7 @@ class Image:
         return b"P6\n%d %d\n255\n" % (array.shape[1], array.shape[0]) + array.tobytes()
 
     def read(self, data: bytes, preprocessing: Pixels | Fitted) -> NDArray[Any]:
-        """Read a picture, uint8 [height, width, 3], scaled by the function that `extract` uses."""
+        """Read a picture, uint8 [height, width, 3], scaled by the same function as in `extract`."""
         from .preprocess import base
 
         return base(data, preprocessing, self.declared)

@@ -23,7 +23,7 @@ SHEET = Pixels(TILE, TILE, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 def contact_sheet(
     training: pd.DataFrame, table: pd.DataFrame, file: Path, reading: Reading = PLAIN
 ) -> None:
-    """Draw some pictures, each followed by its views, with the parameters below.
+    """Draw some pictures, each followed by its views, whose parameters are written below them.
 
     The sheet has at most `MAX_ROWS` pictures, from as many classes as possible. They are picked by
     digest, so that the sheet does not depend on names or order.

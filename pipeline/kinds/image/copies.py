@@ -82,8 +82,8 @@ def fits_of_pairs(
 
     Returns:
         the correlations of each pair, [n, 2, sizes, 2]; 0 if a thumbnail is flat. The second axis
-        is the direction: the second thumbnail is placed on the first, or the first on the second.
-        The last axis is whether one of them is mirrored.
+        is the direction: the second thumbnail placed on the first, or the first on the second. The
+        last axis says whether one of them is mirrored.
     """
     flat = {picture for picture, grey in small.items() if not grey.any()}
     partners: dict[Example, list[tuple[int, int, Example]]] = defaultdict(list)
@@ -120,12 +120,12 @@ def thumbnail(data: bytes, reading: Reading = PLAIN) -> Floats:
 
 
 def best_fit(one: Floats, other: Floats, fits: Floats) -> tuple[float, detail.Place]:
-    """Return the best match of one thumbnail, or its mirror image, with the other, and its place.
+    """Return the best match of a thumbnail, or its mirror image, with another, and where it is.
 
     The match is the maximum normalised correlation over all places of either within the other, at
     one of `SIZES`: 1 for a copy, whatever its brightness and contrast. `fits` [2, sizes, 2], from
-    `fits_of_pairs`, limits the search. The match is computed again for the pair alone, so rounding
-    in a row with other pairs does not affect the verdict.
+    `fits_of_pairs`, limits the search. The match is computed again for the pair alone, so the
+    verdict does not depend on rounding in the joint computation with other pairs.
     """
     best, place = 0.0, detail.Place(False, False, SIDE, 0, 0)
     for swapped, at, mirrored in np.argwhere(fits >= fits.max() - 2 * ROUNDING).tolist():
@@ -147,7 +147,7 @@ def fits(part: Floats, wholes: Sequence[Floats]) -> Floats:
 
     The thumbnail is matched at each of `SIZES` with the others and their mirror images. The others
     are concatenated in a row, so that OpenCV is called once per size instead of once per pair and
-    size; places across two of them are ignored.
+    size; places that overlap two of them are ignored.
     """
     row = np.concatenate([side for whole in wholes for side in (whole, whole[:, ::-1])], axis=1)
     best = np.zeros((len(wholes), len(SIZES), 2), dtype=np.float32)

@@ -6,7 +6,8 @@ detected by content and not by file name, because some of Pillow's other formats
 the modules `tiff`, `png` and `dicom` read such values.
 
 Four limits bound the time and memory that one file takes, even a malicious one: `most_bytes`,
-`MAX_PIXELS`, `MAX_SCANS` and `MAX_READS`. `tests/faults/fuzz.md` has the slowest files within them.
+`MAX_PIXELS`, `MAX_SCANS` and `MAX_READS`. `tests/faults/fuzz.md` lists the slowest files within
+these limits.
 """
 
 import contextlib
@@ -188,7 +189,7 @@ def decode(data: bytes, shorter_side: int | None = None, reading: Reading = PLAI
     """Decode a picture to upright 8-bit sRGB.
 
     The picture is rotated by its EXIF orientation and converted by its embedded colour profile.
-    Transparency becomes white, and of an animation the first frame is used. 16-bit values are
+    Transparency becomes white, and only the first frame of an animation is used. 16-bit values are
     divided by 256 unless a range is set.
 
     Args:
@@ -213,7 +214,7 @@ def pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 
 class Measured(NamedTuple):
-    """A picture not decoded by Pillow: upright RGB, a name of `FORMATS`, and `read_as`."""
+    """A picture that Pillow did not decode: upright RGB, a name of `FORMATS`, and `read_as`."""
 
     picture: Image.Image
     format: str
@@ -351,7 +352,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _words(image: ImageFile.ImageFile, data: bytes, reading: Reading) -> str:
-    """Describe which part of an opened file is used, and if 16 bits are reduced."""
+    """Describe which part of an opened file is used, and whether 16 bits are reduced to 8."""
     many = len(tiff.pages(data)) if image.format == "TIFF" else 1
     deep = image.mode.startswith("I") or (image.format == "PNG" and data[24] == 16)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -440,7 +441,7 @@ def _ranged(
 
 
 def _with_opacity(picture: Image.Image, seen: NDArray[np.generic] | None) -> Image.Image:
-    """Add an alpha channel of 0 to 255 or booleans; None changes nothing."""
+    """Add an alpha channel from values of 0 to 255 or booleans; None changes nothing."""
     if seen is None:
         return picture
     opacity = np.where(seen, 255, 0) if seen.dtype == bool else seen
@@ -449,7 +450,7 @@ def _with_opacity(picture: Image.Image, seen: NDArray[np.generic] | None) -> Ima
 
 
 def _picked(picture: Image.Image, grey: bool, reading: Reading) -> tuple[Image.Image, str]:
-    """Pick the channels that `ingest.channels` sets, out of red, green and blue or of grey."""
+    """Pick the channels in `ingest.channels` from red, green and blue, or from grey."""
     if not reading.channels:
         return picture, ""
     there = 1 if grey else 3
@@ -464,7 +465,7 @@ def _reason(error: Exception) -> str:
 
 
 def _unknown(data: bytes) -> str:
-    """Say why a file is refused that neither Pillow nor another module can open."""
+    """Say why a file is refused if neither Pillow nor another module can open it."""
     if not data:
         return "empty file"
     if tiff.is_tiff(data) and (places := tiff.pages(data)):
@@ -489,8 +490,9 @@ def _unknown(data: bytes) -> str:
 def _too_many_scans(data: bytes, pixel_count: int) -> bool:
     """Return whether a JPEG has more scans than allowed, so that decoding would take minutes.
 
-    A scan of a few bytes can pass over a hundred million pixels and change none; the authors of
-    libjpeg-turbo describe the attack (https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf).
+    A scan of a few bytes can make the decoder visit a hundred million pixels without changing any;
+    the authors of libjpeg-turbo describe the attack
+    (https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf).
     """
     allowed = MAX_SCANS * MAX_PIXELS / pixel_count
     if data.count(bytes([0xFF, START_OF_SCAN])) <= allowed:  # fast, and an upper bound
@@ -555,7 +557,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the transform from a profile to sRGB; None if it is sRGB or cannot be used.
 
-    If a profile is damaged or for another kind of pixel, pixels count as sRGB, as in browsers.
+    If a profile is damaged or for a different kind of pixel, pixels count as sRGB, as in browsers.
     """
     if len(profile) > MAX_PROFILE_BYTES:
         return None

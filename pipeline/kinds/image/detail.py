@@ -52,7 +52,7 @@ FIELDS = 4  # per side
 
 
 class Limits(NamedTuple):
-    """The maximum difference of copies, in grey levels and as a fraction of the detail."""
+    """How much copies may differ at most, in grey levels and as a fraction of the detail."""
 
     levels: float
     fraction: float
@@ -135,7 +135,7 @@ def laid(
 def _fit(
     whole: Floats, part: Floats, size: int, left: int, top: int, move: int
 ) -> tuple[int, int, int]:
-    """Return the best size and place (left, top) of the part within `move` of the given ones."""
+    """Return the best size and place (left, top) of the part, within `move` of the given values."""
     side = len(whole)
     best = (-2.0, 0, 0, 0)
     least = max(round(SMALLEST * side), size - move)
@@ -199,7 +199,7 @@ FLOOR = float(np.square(TAPER).sum()) * NOISE**2  # power of the noise per frequ
 
 
 def disagreement(one: Floats, other: Floats, limits: Limits) -> float:
-    """Return the difference of two pictures [GRID, GRID, 3], except brightness and contrast.
+    """Return the difference of two pictures [GRID, GRID, 3] apart from brightness and contrast.
 
     The difference is at most 1 if compression and scaling explain it, and `OTHERWISE` if grey
     levels or colours do not agree. The picture with less contrast is brightened to match the other,
@@ -255,5 +255,5 @@ def _fields(values: Floats) -> Floats:
 
 
 def _strength(tint: Floats) -> float:
-    """Return the root mean square of a picture's colours minus its grey [n, n, 3]."""
+    """Return the root mean square of `tint` [n, n, 3], a picture's colours minus its grey."""
     return float(np.sqrt(np.square(tint).sum(axis=2).mean()))

@@ -37,7 +37,7 @@ READ = [
 
 
 def is_dicom(data: bytes) -> bool:
-    """Return whether it is a DICOM file, with DICM after 128 arbitrary bytes."""
+    """Return whether a file is DICOM: it has DICM after 128 arbitrary bytes."""
     return data[128:132] == b"DICM"
 
 
@@ -63,7 +63,7 @@ def picture(file: io.BytesIO, reading: Reading, most_pixels: int) -> tuple[NDArr
 
 @cache
 def _dcmread() -> Any:
-    """Return pydicom's `dcmread`, without its warnings, which are irrelevant or in the reason."""
+    """Return pydicom's `dcmread` with warnings off: they are irrelevant, or part of the reason."""
     try:
         import pydicom
     except ImportError:
@@ -135,7 +135,7 @@ def _grey(
     absent: NDArray[np.bool_] | None,
     reading: Reading,
 ) -> tuple[NDArray[np.uint8], str]:
-    """Scale measured values to grey levels, by `ingest.range` or else as the file says."""
+    """Scale measured values to grey levels, by `ingest.range` or, if it is not set, by the file."""
     from pydicom.pixels.processing import apply_voi
 
     inverted = dataset.PhotometricInterpretation == "MONOCHROME1"

@@ -19,8 +19,8 @@ def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
     """Plan the views of each picture, one row per view, sorted by digest and view number.
 
     A view's random numbers depend on its picture's digest, its own number and the seed, and not on
-    other pictures or the number of views. Each random number has a fixed use, so another range of
-    the rotation does not change scale and flips.
+    other pictures or the number of views. Each random number has a fixed use, so a different range
+    of the rotation does not change scale and flips.
     """
     rows = [
         (digest, number, *draw(digest, number, settings))

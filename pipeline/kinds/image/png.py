@@ -12,7 +12,7 @@ UPPER = np.uint16(256)  # the weight of the upper byte
 
 
 def is_deep(data: bytes) -> bool:
-    """Return whether it is a PNG of 16 bits with several channels."""
+    """Return whether a file is a PNG with several channels of 16 bits."""
     return data[:4] == b"\x89PNG" and data[24] == 16 and data[25] in COLOUR
 
 

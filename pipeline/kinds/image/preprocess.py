@@ -52,7 +52,7 @@ def base(
 
 
 def _whole(data: bytes, preprocessing: Fitted, reading: Reading) -> NDArray[np.uint8]:
-    """Do the same as timm's `transforms_imagenet_eval` for the crop modes `squash` and `border`.
+    """Scale as timm's `transforms_imagenet_eval` does for the crop modes `squash` and `border`.
 
     All pixels are the same as in timm, except that `decode` applies colour profiles and decodes
     large JPEGs at a reduced size.
@@ -84,5 +84,5 @@ def crop(picture: NDArray[np.uint8], side: int, fitted: bool = False) -> NDArray
 
 
 def first(length: int, side: int, fitted: bool) -> int:
-    """Return the start of the centre `side` pixels of an axis."""
+    """Return where the central `side` pixels of an axis start."""
     return round((length - side) / 2) if fitted else (length - side) // 2

@@ -20,9 +20,9 @@ class Reading(NamedTuple):
     """The read settings.
 
     `range` sets which values become black and white. It is two numbers, or `file` for the smallest
-    and the largest value of each file, or `type` for those of the data type (0 and 1 for floats),
-    or None if it is not set. `channels` are the channels that become red, green and blue, or grey,
-    counted from 1; empty if they are not set.
+    and largest value of each file, or `type` for the smallest and largest value of the data type (0
+    and 1 for floats), or None if it is not set. `channels` are the channels that become red, green
+    and blue, or grey, counted from 1; empty if they are not set.
     """
 
     range: str | tuple[float, float] | None = None
@@ -91,7 +91,7 @@ def eight_bits(
         values: [height, width] or [height, width, channels], integers or floats.
         declared: as `Reading.range`.
         whole: the data type's smallest and largest value.
-        absent: of `values`' shape, True where there is no value.
+        absent: in the shape of `values`, True where there is no value.
         inverted: whether high values are dark: `low` becomes 255, `high` 0.
 
     Returns:

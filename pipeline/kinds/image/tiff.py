@@ -45,8 +45,8 @@ READ = {
 class Page(NamedTuple):
     """The header of a page.
 
-    order: `<` or `>`; samples: per pixel; dtype: of a sample, None if it has no NumPy type; tags:
-    all fields.
+    order: the byte order, `<` or `>`; samples: samples per pixel; dtype: the NumPy type of a
+    sample, None if there is none; tags: all fields.
     """
 
     order: str
@@ -140,7 +140,7 @@ def in_words(one: Page) -> str:
 
 
 def holds_colours(one: Page) -> bool:
-    """Return whether the values are colours: palette indices, or in a compression for colours."""
+    """Return whether the values are colours: palette indices, or compressed as only colours are."""
     known = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK)
     return one.photometric not in known or one.compression in (6, 7)
 
@@ -153,7 +153,7 @@ class Channels(NamedTuple):
 
 
 def channels(data: bytes, wanted: tuple[int, ...]) -> Channels:
-    """Return the values of the `wanted` channels, or if empty, of the file's one or three.
+    """Return the values of the `wanted` channels; if empty, of the file's one or three channels.
 
     The channels of a file are the samples of its first page. If pixels have only one sample, the
     channels are the pages, as in files from microscopes.
@@ -192,7 +192,7 @@ def channels(data: bytes, wanted: tuple[int, ...]) -> Channels:
 
 
 def _values(data: bytes, one: Page, picked: list[int] | None = None) -> NDArray[np.generic]:
-    """Return the `picked` samples of a page, all if it is None: [height, width, samples]."""
+    """Return the `picked` samples of a page (None: all), [height, width, samples]."""
     if one.dtype is None:
         raise RefusedError(
             f"a TIFF of {in_words(one)}, which is not supported: save it as 16-bit values"
@@ -254,7 +254,7 @@ def _plane(data: bytes, one: Page, samples: int, pieces: slice) -> NDArray[np.ge
 
 
 def _with_header(data: bytes, fields: dict[int, tuple[int, list[int]]]) -> bytes:
-    """Append a header, and make it the first page of the file."""
+    """Append a header to the file, and make it that of the first page."""
     at = len(data) + len(data) % 2
     lists = at + 2 + 12 * len(fields) + 4
     entries, behind = struct.pack("<H", len(fields)), b""

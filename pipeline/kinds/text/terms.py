@@ -23,5 +23,5 @@ def counts(text: str, width: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=2**17)
 def _column(term: str, width: int) -> int:
-    """Hash a term to a column, unlike Python's `hash` the same in every process."""
+    """Hash a term to a column, which is the same in every process, unlike Python's `hash`."""
     return int.from_bytes(blake2b(term.encode(), digest_size=8).digest(), "big") % width

@@ -41,7 +41,7 @@ def seen(text: str, tokens: Tokens) -> int:
 
 @lru_cache(maxsize=4)
 def _tokenizer(described: str, longest: int) -> "Tokenizer":
-    """Load a thread-safe tokenizer, ignoring the file's settings of truncation and padding."""
+    """Load a thread-safe tokenizer, but ignore its file's settings for truncation and padding."""
     if find_spec("tokenizers") is None:
         packages.need("text", "a backbone that reads texts in tokens")
     from tokenizers import Tokenizer

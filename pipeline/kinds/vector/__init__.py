@@ -151,7 +151,7 @@ class OfNumbers(Plain):
         return npy(array)
 
     def read(self, data: bytes, preprocessing: Vector) -> NDArray[np.float32]:
-        """Read a vector, float32 [length], of the length that the bundle takes."""
+        """Read a vector, float32 [length], which must have the length that the bundle expects."""
         from .parse import vector
 
         found = vector(data)
