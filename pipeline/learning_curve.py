@@ -2,7 +2,7 @@
 
 The stage trains the chosen head again on random subsets of the training examples, and evaluates it
 on the validation examples. Each size is drawn several times. The subsets of a draw are nested: its
-eight examples of a class include its four.
+eight examples of a class include its four examples.
 
 Multi-label and regression tasks have no classes to draw from. The curve is then by the total number
 of examples, from eight on, and shows mean average precision or R².
@@ -99,7 +99,7 @@ def learning_curve() -> None:
 
 
 def trained(rows: Split, hyperparameters: Hyperparameters, schedule: Schedule) -> Head:
-    """Train a head on `rows` alone, since it is evaluated on the validation examples.
+    """Train a head on `rows` alone, because the validation examples are for evaluating it.
 
     Raises:
         TrainingError: training diverged.

@@ -144,7 +144,7 @@ def made_of(bundle: Bundle) -> dict[str, str]:
 
 
 def parameters(settings: Params) -> dict[str, object]:
-    """Return the parameters of earlier stages; optional stages do not affect this run."""
+    """Return the parameters of earlier stages, except those of optional ones."""
     sections = {
         "ingest": settings.ingest,
         "augment": settings.augment,

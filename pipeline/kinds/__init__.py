@@ -302,7 +302,7 @@ class Kind(Protocol):
         """Read an example as the input of a bundle's graph. Raises `RefusedError`."""
 
     def doubt(self, data: bytes) -> str:
-        """Return why no answer means much, as for a silent sound; empty if nothing is wrong."""
+        """Return why a prediction means little, such as silence; empty if nothing is wrong."""
 
     def explain(
         self,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # slow to import
 class Page(Protocol):
     """The part of the report that is specific to a task.
 
-    `columns` are those of the predictions that it reads.
+    `columns` names the columns of the predictions that this part reads.
     """
 
     columns: str
@@ -28,7 +28,7 @@ class Page(Protocol):
     def parts(self, predictions: "pd.DataFrame", names: list[str]) -> "Row":
         """Return the values for the task's `page.html`.
 
-        `widest` is the width of a chart in the page's units, and `reliability` a chart or None.
+        `widest` is the width of a chart in the page's units; `reliability` is a chart or None.
 
         Args:
             predictions: the table that `evaluate` writes.

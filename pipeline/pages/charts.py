@@ -1,7 +1,7 @@
 """The report's charts, as SVG with the colours of the page.
 
 Matplotlib draws them with placeholder colours, which are replaced with the page's CSS variables, so
-that one chart fits light and dark mode. Text stays text: it can be searched, and has the page's
+that one chart fits light and dark mode. Text remains text, so it can be searched and has the page's
 font.
 """
 
@@ -129,7 +129,7 @@ def curves(table: pd.DataFrame, measure: str) -> str:
 
 
 def dots(table: pd.DataFrame, measure: str, words: str) -> str:
-    """Draw a metric of each class as a dot with its interval, the first row at the top.
+    """Draw a metric of each class as a dot with its interval; the first row is at the top.
 
     Args:
         table: one row per class, with `class`, the metric (0 to 1, or NaN), `<measure>_low` and

@@ -51,7 +51,8 @@ def headline(metrics: Metrics, repeats: pd.DataFrame, first: str, classes: int) 
         metrics: the values and their intervals.
         repeats: the table that `evaluate` writes.
         first: the metric of the first row, which is the main metric of the task.
-        classes: their number; a top-k accuracy of that many or more is always 1, and left out.
+        classes: the number of classes; a top-k accuracy is always 1 if k is at least this number,
+            and is then left out.
     """
     again = {
         row.measure: {
@@ -132,7 +133,7 @@ def confusion(predictions: pd.DataFrame, classes: list[str]) -> Markup | None:
 
 
 def curves(table: pd.DataFrame) -> list[Markup]:
-    """Draw the curve of each metric by epoch; none for heads in closed form, without epochs."""
+    """Draw the curve of each metric by epoch; a head in closed form has no epochs and no curve."""
     if len(table) < 2:
         return []
     measures = [name.removeprefix("train_") for name in table if name.startswith("train_")]
@@ -160,7 +161,7 @@ def of_class(table: pd.DataFrame) -> list[Row]:
 
 
 def of_slice(table: pd.DataFrame) -> list[Row]:
-    """Return the first slices, the worst first; a dash if there is nothing to compare with."""
+    """Return the first slices, the worst first; a dash replaces a value that is not defined."""
     by = slice_measure(table)
     shown = table.head(MOST_ROWS).astype(object)
     shown = shown.rename(columns={by: "value_of", f"other_{by}": "of_others"})
@@ -231,7 +232,7 @@ def check_lines(found: dict[str, pd.DataFrame], task: Task) -> list[Row]:
 
 
 def by_place(drift: pd.DataFrame) -> str:
-    """Return a note for readers of the metrics, if the splits of a source are different places."""
+    """Return a note for readers of the metrics, if the source's splits are of different places."""
     places = drift["split"][drift["origin"] == PLACE]
     if places.empty:
         return ""
@@ -303,7 +304,7 @@ def text(file: Path) -> str:
 
 
 def table(file: Path, columns: str = "") -> pd.DataFrame:
-    """Read a stage's table, which has `COLUMNS` and these.
+    """Read a stage's table, which must have its `COLUMNS` and the given ones.
 
     Raises:
         DataError: the file does not exist, is damaged or cut off, or lacks a column.

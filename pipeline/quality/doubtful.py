@@ -11,7 +11,7 @@ from ..tasks import part
 
 
 class Issues(Protocol):
-    """How a task finds labels, or regression targets, that are probably wrong."""
+    """A task's search for labels, or regression targets, that are probably wrong."""
 
     def require_memory(self, manifest: pd.DataFrame) -> None:
         """Check that the machine has the memory to look for label issues.

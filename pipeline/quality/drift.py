@@ -8,8 +8,8 @@ too.
 
 Examples of a group (a patient, a day) look alike, so two sets of groups differ by chance more than
 two sets of examples. The test therefore permutes whole groups, among groups with the same majority
-class. Splits that were drawn at random are not tested, because any difference is chance. Splits by
-place are not tested either, because they differ by design.
+class. Splits that were drawn at random are not tested, because they differ only by chance. Splits
+by place are not tested either, because they differ by design.
 """
 
 import math
@@ -35,8 +35,8 @@ class Drift(NamedTuple):
     """The outcome of a test; `compared` counts the examples of classes that both sides have.
 
     `distance` is the squared maximum mean discrepancy, and `by_chance` its mean over the
-    permutations. If there is nothing to compare, all but `compared` are NaN. If there are too few
-    groups, only `p_value` is NaN.
+    permutations. If there is nothing to compare, all fields but `compared` are NaN. If there are
+    too few groups, only `p_value` is NaN.
     """
 
     compared: int
@@ -46,7 +46,7 @@ class Drift(NamedTuple):
 
 
 class Units(NamedTuple):
-    """What is permuted: groups, or single rows.
+    """The units that are permuted: groups, or single rows.
 
     `of_row` [r] is the unit of each row. `other` [u] says whether a unit is on the other side.
     `of_class` [u] is the class of most of its rows; units are permuted within this class.
@@ -58,7 +58,7 @@ class Units(NamedTuple):
 
     @classmethod
     def of(cls, names: Integers, other: npt.NDArray[np.bool_], classes: Integers) -> "Units":
-        """Return the units of rows with a group's name, a side and a class, [r] each.
+        """Return the units of rows, from the group's name, the side and the class of each row, [r].
 
         A group that the source itself divides is one unit on each side.
         """
@@ -104,7 +104,8 @@ def test(
         other: features of the other split's examples.
         other_labels: classes of the other split's examples.
         seed: seed of the permutations.
-        groups_of: the groups of both, [n] and [m]; None if each example is its own group.
+        groups_of: the groups of both splits' examples, [n] and [m]; None if each example is its own
+            group.
         level: significance level; a test of groups that cannot reach it has no p-value.
     """
     random = np.random.default_rng(seed)
@@ -170,7 +171,7 @@ class _Shuffles:
         """Return whether each row is on the other side, [permutations, rows].
 
         Args:
-            rows: the next rows; callers go through them in order.
+            rows: the next rows; callers ask for all rows in order.
         """
         units = self._units.of_row[rows]
         classes = self._units.of_class[units]
@@ -228,5 +229,5 @@ def drifts(
 
 
 def too_few_groups(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows of `drifts` had examples to compare, but too few groups for a test."""
+    """Return which rows of `drifts` had examples to compare but too few groups for a test."""
     return (table["compared"] > 0) & table["p_value"].isna()

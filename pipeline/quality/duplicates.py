@@ -2,8 +2,8 @@
 
 Features alone recognise copies of photographs, but not of textures: to a backbone, two patches of
 one wall are as similar as a patch and its copy as a JPEG. Features therefore only select
-candidates, and the kind of example decides. `benchmarks/alarms.md` shows which duplicates are
-found.
+candidates; the kind of example decides whether they are copies. `benchmarks/alarms.md` shows which
+duplicates are found.
 
 Each pair is compared once, because verdicts are kept in the feature store.
 """
@@ -65,13 +65,13 @@ def near_duplicates(
 ) -> tuple[pd.DataFrame, int, int]:
     """Return one row per pair of near-duplicates in different splits, the most similar first.
 
-    Also return how many pairs were compared, and how many of them in earlier runs.
+    Also return how many pairs were compared, and how many of these earlier runs had compared.
 
     Args:
         rows: n rows, as `originals` returns them.
         features: [n, d].
         least: a pair is compared if the cosine of its centred features is at least this.
-        kind: the kind of the examples, which decides.
+        kind: the kind of the examples, which decides whether they are duplicates.
     """
     # The mean of few examples is close to them, so it includes ten rows of zeros.
     centred = features - features.sum(axis=0) / (len(features) + 10)
@@ -97,7 +97,7 @@ def near_duplicates(
 
 
 def compare(pairs: Sequence[tuple[Example, Example]], kind: Kind) -> tuple[list[bool], int]:
-    """Return whether each pair shows the same, and how many pairs earlier runs had compared.
+    """Return for each pair whether it shows the same, and how many pairs earlier runs had compared.
 
     Verdicts are kept in the feature store, one entry per pair. The examples of a pair with a stored
     verdict are not opened. If the store cannot be used, the function prints a warning and compares

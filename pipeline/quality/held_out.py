@@ -36,7 +36,7 @@ def predicted(
         penalty: the L2 penalty, divided by the mean square of a feature.
 
     Returns:
-        predictions [n, c], and whether there was another fold to fit on, [n].
+        predictions [n, c], and whether there was a different fold to fit on, [n].
     """
     centred = features - features.mean(axis=0)
     with np.errstate(over="ignore", under="ignore"):

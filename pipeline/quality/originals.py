@@ -19,7 +19,7 @@ def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.floa
     """Return the row of the manifest and the features [n, d] of view 0 of every example, by digest.
 
     In classification, the rows' column `number` is the position of the label among the sorted
-    labels. Other tasks do not have it: their labels or targets have their own columns.
+    labels. In other tasks there is no such column: each label or target has a column of its own.
     """
     names = targets.target_names(manifest)
     classes = names or sorted(manifest["label"].unique())

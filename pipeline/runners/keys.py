@@ -35,13 +35,13 @@ def view_keys(
 def view_key(digest: str, view: bytes, view_code: int, backbone_fingerprint: str) -> bytes:
     """Return the key of one view's feature vector: 16 bytes of BLAKE2b.
 
-    The fields are the code, the digest's 32 bytes, the view, and the fingerprint in UTF-8. All but
-    the last have a fixed width, so different fields never give the same bytes.
+    The hashed fields are the code, the digest's 32 bytes, the view, and the fingerprint in UTF-8.
+    All but the last have a fixed width, so different fields never give the same bytes.
 
     Args:
         digest: SHA-256 of the example's bytes, 64 hex digits.
         view: the view in bytes, as returned by its kind's `pack_view`.
-        view_code: `view_code` of the kind; raised when the same view gives another input.
+        view_code: `view_code` of the kind; raised when the same view gives a different input.
         backbone_fingerprint: identifies the weights, preprocessing, engine and precision.
 
     Raises:

@@ -1,15 +1,15 @@
 """Compute missing features with workers on the nodes of a Ray cluster.
 
 A worker is an actor that occupies one slot of a node, a CPU or a GPU, for the whole run. A worker
-opens the engine, and gets pieces of work, each of whole examples. It reads the files, computes the
-features and puts them into the store; it returns only counts, never features. Before a worker gets
-work, it checks that it can do all this, and that its features would have the same bits as those of
-this process. If not, its node is not used, and one line says why. (Ray Data and
+opens the engine, and gets pieces of work, each with all views of some examples. It reads the files,
+computes the features and puts them into the store; it returns only counts, never features. Before a
+worker gets work, it checks that it can do all this, and that its features would have the same bits
+as if this process computed them. If not, its node is not used, and one line says why. (Ray Data and
 `ray.util.ActorPool` are not used because they choose the nodes themselves, and do not replace
 actors that died.)
 
 If a worker or its node dies, other workers get its pieces, and the node, if it is still there, gets
-a new worker. The run ends if three workers die at the same piece, or if no worker starts for
+a new worker. The run ends if three workers die on the same piece, or if no worker starts for
 `ALONE_S`. Ray itself detects machines that do not respond. Features in the store are kept,
 whichever process is killed; the next run computes the rest.
 """
@@ -165,7 +165,7 @@ class Worker:
 
 
 def _difference(here: Identity, asked: Identity) -> str:
-    """Describe how a node differs from this process; empty if it does not."""
+    """Describe how a node's process differs from this one; empty if it does not."""
     if here.code != asked.code:
         return "has another version of Headstart's code, or other plugins: install the same there"
     pairs = zip(here.engines + here.views, asked.engines + asked.views, strict=True)
@@ -212,7 +212,7 @@ def compute_each(
     """Compute the features of the missing views on a Ray cluster, and put them into the store.
 
     Args:
-        missing: rows of `wanted.every_view`, one table per network.
+        missing: the rows of `wanted.every_view` for these views, one table per network.
         encoder: the encoder of this process; workers open their own.
         settings: the settings of the encoder.
         kind: the kind of the examples, as in the manifest.
@@ -392,7 +392,7 @@ class _Run:
                 )
 
     def _let_go(self, hired: _Hired, piece: _Piece | None) -> list[_Piece]:
-        """End a worker, and queue its pieces again, `piece` among them."""
+        """End a worker, and queue its pieces again, including `piece`."""
         pieces = [piece] + [piece for other, piece in self._calls.values() if other is hired]
         given = [piece for piece in pieces if piece]
         self._waiting.extendleft(reversed(given))
@@ -422,7 +422,7 @@ class _Run:
 
 @contextlib.contextmanager
 def _joined(address: str) -> Iterator[Any]:
-    """Connect to the Ray cluster at an address as a driver, and never to another cluster.
+    """Connect to the Ray cluster at this address, never to a different one, as a driver.
 
     Raises:
         MissingSetError: Ray is not installed.

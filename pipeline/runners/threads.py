@@ -28,7 +28,7 @@ def key_column(layer: str) -> str:
 
 
 def keys_of(table: pd.DataFrame) -> list[bytes]:
-    """Return the keys in all columns of the table, without those that `without` removed."""
+    """Return the keys in all columns of the table, except those that `without` removed."""
     return [key for column in _key_columns(table) for key in table[column] if key is not None]
 
 
@@ -37,7 +37,7 @@ def _key_columns(table: pd.DataFrame) -> list[str]:
 
 
 def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
-    """Return the rows with a key that is not in `held`; the keys that are in it become None."""
+    """Return the rows with a key that is not in `held`; keys that are in `held` become None."""
     columns = _key_columns(table)
     if columns == [KEY]:  # pandas' `isin` drops zero bytes at the end
         return table[[key not in held for key in table[KEY]]]
@@ -63,7 +63,7 @@ def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int
 
     Another process may compute the same views for the same store. Features that it has put before a
     batch starts are not computed again, except in a bucket, where they are not noticed. Each
-    process shuffles its batches, so that two do not compute the same batch at the same time. The
+    process shuffles its batches, so that two processes do not compute the same batch at once. The
     output of `extract` is sorted, so the order does not change it.
 
     Returns:
@@ -112,10 +112,10 @@ def features_of(
     Args:
         batch: rows of `wanted.every_view`, with all views of each example.
         engine: the backbone.
-        batch_size: views that the engine processes at once.
+        batch_size: the number of views that the engine processes at once.
 
     Returns:
-        the feature, float32 [dimension], of each key in the rows.
+        the feature vector, float32 [dimension], of each key in the rows.
     """
     named = batch[["path", "digest", *engine.kind.view_columns]].itertuples(index=False, name=None)
     examples: dict[tuple[str, str], list[tuple[Any, ...]]] = {}

@@ -41,9 +41,9 @@ def vectors(
     """Return the features of view 0 of examples, for stages that use a backbone themselves.
 
     Args:
-        examples: with the columns `digest` and `path`.
+        examples: a table with the columns `digest` and `path`.
         encoder: the backbone; features that the store has are not computed again.
-        batch_size: views that an engine processes at once.
+        batch_size: the number of views that an engine processes at once.
 
     Returns:
         one row per example, sorted by digest, as in `every_view`; their features [n, d], as the
@@ -69,7 +69,7 @@ def vectors(
 def originals(
     manifest: pd.DataFrame, classes: list[str], encoder: Encoder, batch_size: int, power: float
 ) -> tuple[dict[str, Split], int]:
-    """Return `vectors` of the examples of a manifest, by split.
+    """Return the result of `vectors` for the examples of a manifest, by split.
 
     Args:
         manifest: the examples.
