@@ -20,7 +20,7 @@ def augment() -> None:
     CONTACT_SHEET.parent.mkdir(parents=True, exist_ok=True)
     kind.contact_sheet(training, plan, CONTACT_SHEET)
     print(
-        f"augment: {settings.views} views planned of each of {len(training)} training {kind.nouns}"
+        f"augment: planned {settings.views} views of each of {len(training)} training {kind.nouns}"
     )
 
 

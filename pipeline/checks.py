@@ -95,11 +95,11 @@ def checks() -> None:
     by_origin = found["drift"].groupby("origin")["split"].agg(" and ".join)
     for origin, why in NOT_TESTED.items():
         if origin in by_origin:
-            print(f"checks: drift of {by_origin[origin]} not tested: {why}")
+            print(f"checks: drift of {by_origin[origin]} is not tested: {why}")
     given = found["drift"][found["drift"]["origin"] == GIVEN]
     untested = given["split"][too_few_groups(given)]
     if len(untested):
-        print(f"checks: drift of {' and '.join(untested)} not tested: too few groups")
+        print(f"checks: drift of {' and '.join(untested)} is not tested: too few groups")
     if len(untested) < len(given):
         _say(
             "drift",

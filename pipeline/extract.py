@@ -67,7 +67,7 @@ def extract() -> None:
         f" {views - computed} reused, {computed} computed{rate} ({encoder.name})"
     )
     if settings.blocks == "all" and not encoder.layers:
-        print(f"extract: {settings.backbone} has no inner blocks, so there is only the last layer")
+        print(f"extract: {settings.backbone} has no inner blocks, so only its last layer is used")
     for engine in engines:
         maker: Any = engine.make_views
         notice = getattr(maker, "notice", None)  # not every kind has one

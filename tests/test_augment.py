@@ -91,7 +91,7 @@ def test_the_stage_plans_training_pictures_only_and_draws_a_sheet(
 
     augment.augment()
 
-    said = "augment: 4 views planned of each of 4 training pictures\n"
+    said = "augment: planned 4 views of each of 4 training pictures\n"
     assert capsys.readouterr().out == said
     columns = ["digest", "view", "angle", "scale", "hflip", "vflip"]
     assert pq.read_schema(PLAN).names == columns  # and none for an index

@@ -117,7 +117,7 @@ def test_clean_data_are_quiet_and_empty_tables_have_their_header(planted, capsys
         "checks: no near-duplicates across splits",
         "checks: no label issues",
         "checks: no classes with fewer than 10 training pictures",
-        "checks: drift of val and test not tested: ingest drew them at random",
+        "checks: drift of val and test is not tested: ingest drew them at random",
     ]
     assert re.fullmatch(r"checks: \d+ pairs of pictures compared, 0 of them in earlier runs", last)
 
@@ -483,8 +483,8 @@ def test_splits_that_were_drawn_or_are_by_place_are_not_tested(planted, capsys):
     assert table["p_value"].isna().all()
     assert counts()["drifted_splits"] == 0
     said = capsys.readouterr().out
-    assert "checks: drift of val not tested: ingest drew them at random\n" in said
-    assert "checks: drift of test not tested: the source divides its splits by place" in said
+    assert "checks: drift of val is not tested: ingest drew them at random\n" in said
+    assert "checks: drift of test is not tested: the source divides its splits by place" in said
     assert "from the training split" not in said
 
 
@@ -603,7 +603,7 @@ def test_the_default_run_ends_without_an_alarm(default, monkeypatch, capsys):
     checks()
     assert counts() == QUIET
     assert set(found("drift")["origin"]) == {"place"}
-    assert "drift of val and test not tested: the source divides" in capsys.readouterr().out
+    assert "drift of val and test is not tested: the source divides" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -694,7 +694,7 @@ def test_too_few_groups_are_said_by_the_stage(planted, capsys):
     write_manifest(manifest, "image", MANIFEST, {"val": "given", "test": "given"})
     checks()
     said = capsys.readouterr().out
-    assert "checks: drift of val and test not tested: too few groups\n" in said
+    assert "checks: drift of val and test is not tested: too few groups\n" in said
     assert "from the training split" not in said
     assert counts()["drifted_splits"] == 0
 

@@ -125,7 +125,7 @@ def test_a_table_of_which_nothing_can_be_learned_is_one_line(given: Given, what:
 @pytest.mark.parametrize(
     ("targets", "task", "words"),
     [
-        (["sun", " sun"], "multilabel", "targets names a column twice"),
+        (["sun", " sun"], "multilabel", "targets contains the same column twice"),
         (["sun|moon"], "multilabel", r"should not contain \|"),
         ([" "], "multilabel", "should name a column"),
         ([], "multilabel", r"targets is \[\]"),

@@ -33,8 +33,8 @@ def opened(backbone: Backbone) -> Opened:
     asked = backbone.name
     if Path(asked).exists():
         raise WeightsError(
-            f"the backbone {backbone} is the path of an existing file or folder; it should be a"
-            " name on the hub"
+            f"the backbone {backbone} is the path of an existing file or folder; it should be the"
+            " name of a model on the Hugging Face Hub"
         )
     from transformers import AutoModel, AutoTokenizer
 

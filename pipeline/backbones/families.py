@@ -21,7 +21,7 @@ from .family import Family
 
 
 def _one_by_one(backbone: Backbone) -> NoReturn:
-    raise ParamsError(f"backbone {backbone} joins several networks, which are opened one by one")
+    raise ParamsError(f"backbone {backbone} joins several networks; open each of them by itself")
 
 
 FAMILIES = {

@@ -120,8 +120,8 @@ def _file(name: str, package: str, path: str, sha256: str) -> Path:
     file = Path(spec.origin).parent / rest
     if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
         raise WeightsError(
-            f"the package {package} is damaged or of another version: {file} is not the file that"
-            f" {name} is made of; install it again"
+            f"the package {package} is damaged or has a different version: {file} is missing or"
+            f" is not the file that {name} needs; install it again"
         )
     return file
 

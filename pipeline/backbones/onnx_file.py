@@ -79,7 +79,7 @@ def _description(backbone: Backbone) -> dict[str, Any]:
         description = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-    should = f"it should have {', '.join(NEEDED)} and perhaps {' and '.join(FURTHER)}"
+    should = f"it should have {', '.join(NEEDED)} and, optionally, {' and '.join(FURTHER)}"
     if not isinstance(description, dict):
         raise ParamsError(f"{file} is not a mapping; {should}")
     if lacking := [key for key in NEEDED if key not in description]:
@@ -132,7 +132,7 @@ def _load(backbone: Backbone) -> "onnx.ModelProto":
     if foreign:
         raise plugin.wrong(
             backbone,
-            f"has operators that are not ONNX's own ({', '.join(foreign[:3])}): "
+            f"has operators that ONNX does not define ({', '.join(foreign[:3])}): "
             "export it without them",
         )
     return model
@@ -167,7 +167,7 @@ def _versions(backbone: Backbone, model: "onnx.ModelProto") -> "onnx.ModelProto"
     if not OLDEST <= version <= OPSET:
         raise plugin.wrong(
             backbone,
-            f"is of opset {version}; export it with one from {OLDEST} to {OPSET}",
+            f"uses opset {version}; export it with one from {OLDEST} to {OPSET}",
         )
     if version == OPSET:
         return model
@@ -195,7 +195,7 @@ def _from_pictures(
     _stop_if_other_input(backbone, inputs, side)
     if len(model.graph.output) != 1:
         outputs = ", ".join(one.name for one in model.graph.output)
-        raise plugin.wrong(backbone, f"has the outputs {outputs}; it should have one")
+        raise plugin.wrong(backbone, f"has the outputs {outputs}; it should have only one")
     del model.graph.input[:]
     model.graph.input.append(inputs[0])
     model.ir_version = max(model.ir_version, 8)
@@ -221,7 +221,8 @@ def _from_pictures(
     else:
         raise plugin.wrong(
             backbone,
-            f"returns {rank} axes; it should return features [n, d], or maps [n, d, h, w]",
+            f"returns an array with {rank} axes; it should return features [n, d], or maps"
+            " [n, d, h, w]",
         )
     for output, axes in (("features", 2), ("maps", 4))[: rank // 2]:
         shape = ["n", *[None] * (axes - 1)]
@@ -238,7 +239,12 @@ def _stop_if_other_input(
 
     if len(inputs) != 1:
         names = ", ".join(one.name for one in inputs)
-        raise plugin.wrong(backbone, f"has {names or 'none'} as inputs; it should have one")
+        has = (
+            f"the inputs {names}; it should have only one"
+            if names
+            else "no input; it should have one"
+        )
+        raise plugin.wrong(backbone, f"has {has}")
     tensor = inputs[0].type.tensor_type
     sides = [one.dim_value for one in tensor.shape.dim]  # 0 for an axis of any length
     if tensor.elem_type != onnx.TensorProto.FLOAT or len(sides) != 4:
@@ -248,7 +254,7 @@ def _stop_if_other_input(
         )
     if sides[0]:
         raise plugin.wrong(
-            backbone, f"takes {sides[0]} pictures at a time; export it with a dynamic first axis"
+            backbone, f"has a fixed batch size of {sides[0]}; export it with a dynamic first axis"
         )
     if any(one not in (0, wanted) for one, wanted in zip(sides[1:], (3, side, side), strict=True)):
         raise plugin.wrong(

@@ -56,7 +56,7 @@ def put_into(network: nn.Module, backbone: Backbone, file: Path) -> None:
         if not _wrong(again, network):
             kept, left_out = again, without
     if wrong := _wrong(kept, network):
-        raise WeightsError(f"{file} holds weights of another network than {backbone}: {wrong}")
+        raise WeightsError(f"{file} holds weights of a network other than {backbone}: {wrong}")
     for key, tensor in kept.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise WeightsError(f"{file} holds numbers that are not finite, in {key}")

@@ -106,7 +106,7 @@ def preprocessing_of(backbone: Backbone, given: Any) -> Pixels:
         known = f"{', '.join(INTERPOLATIONS[:-1])} or {INTERPOLATIONS[-1]}"
         raise wrong(backbone, f"has interpolation {interpolation!r:.40}; use {known}")
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise wrong(backbone, "needs a mean and a std above 0 for each of three channels")
+        raise wrong(backbone, "needs a mean, and a std above 0, for each of the three channels")
     return Pixels(
         resize, crop, interpolation, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
     )
@@ -133,8 +133,8 @@ def graph(backbone: Backbone, network: Any, preprocessing: Pixels | Fitted) -> "
     if inputs != ["pictures"] or outputs not in (["features"], ["features", "maps"]):
         raise wrong(
             backbone,
-            f"is a graph from {', '.join(inputs)} to {', '.join(outputs)}; it should be from"
-            " pictures to features, or to features and maps",
+            f"is a graph with the inputs {', '.join(inputs)} and the outputs {', '.join(outputs)};"
+            " its input should be pictures, and its outputs features, or features and maps",
         )
     side = preprocessing.crop
     options = onnxruntime.SessionOptions()
@@ -155,7 +155,7 @@ def graph(backbone: Backbone, network: Any, preprocessing: Pixels | Fitted) -> "
         raise wrong(
             backbone,
             f"returns {shown} for {TRIED} pictures; it should return float32 features [n,"
-            " dimension], and perhaps maps [n, dimension, h, w]",
+            " dimension] and, optionally, maps [n, dimension, h, w]",
         )
     if not all(np.isfinite(answer).all() for answer in answers):
         raise wrong(backbone, "returns values that are not finite for black pictures")

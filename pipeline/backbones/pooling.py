@@ -72,7 +72,7 @@ def pooled(backbone: Backbone, network: nn.Module, side: int) -> nn.Module:
     elif pooling != "mean" and not _has_class_token(network):
         lacking = "class token"
     elif pooling != "class" and math.isqrt(patches := _patches(network, found)) ** 2 != patches:
-        lacking = f"square of patch tokens but {patches} of them"
+        lacking = f"square grid of patch tokens (it has {patches})"
     if lacking:
         raise ParamsError(
             f"extract.pooling {pooling}: {backbone} has no {lacking}; set extract.pooling to auto"

@@ -55,7 +55,7 @@ def opened(backbone: Backbone) -> Opened:
     try:
         model = _graph(network, tensors, with_blocks=backbone.blocks == "all")
     except (KeyError, StopIteration) as error:
-        raise WeightsError(f"{PACKAGE} has another network than expected: {error}") from None
+        raise WeightsError(f"{PACKAGE} has a different network than expected: {error}") from None
     # A short sound is centred in two seconds of silence. With less silence, accuracy on the
     # validation examples of spoken letters and of drums was lower (benchmarks/audio.md).
     preprocessing = Waveform(rate=RATE, window=WINDOW, least=WINDOW)

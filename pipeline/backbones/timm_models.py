@@ -72,7 +72,8 @@ def network(backbone: Backbone) -> "tuple[nn.Module, Pixels | Fitted]":
         reason = " ".join(str(error).split())[:160]
         if folder:
             raise WeightsError(
-                f"{backbone} is not a folder as on timm's hub, with a config.json: {reason}"
+                f"{backbone} is not a folder like those on timm's hub, which have a config.json:"
+                f" {reason}"
             ) from None
         described = " and its description" if backbone.name.startswith(HUB) else ""
         raise WeightsError(

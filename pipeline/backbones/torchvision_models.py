@@ -57,7 +57,9 @@ def network(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
             setattr(model, last, nn.Identity())
             break
     else:
-        raise ParamsError(f"backbone {backbone} has no known last layer to drop")
+        raise ParamsError(
+            f"the last layer of backbone {backbone} is not known, so it cannot be removed"
+        )
     preset = weights.transforms()
     return model, Pixels(
         preset.resize_size[0],

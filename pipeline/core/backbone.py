@@ -148,7 +148,7 @@ def inside(path: str) -> str:
         ValueError: the path leads out of the folder.
     """
     if ".." in path.split("/"):
-        raise ValueError(f"should lead to a file in {OWN}, without ..")
+        raise ValueError(f"should be the path of a file in {OWN}, without ..")
     return path
 
 

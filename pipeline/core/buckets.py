@@ -24,8 +24,8 @@ PAGE = 1000  # objects per listing request
 ASKED_AGAIN = timedelta(minutes=5)
 UNKNOWN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 CREDENTIALS = (
-    "credentials come from the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or the"
-    " provider's chain (docs/bucket.md)"
+    "credentials come from the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or from"
+    " where AWS's tools find them (docs/bucket.md)"
 )
 
 _one_opens = threading.Lock()
@@ -88,7 +88,9 @@ def read(address: str, wanted: Object) -> bytes:
     except (OSError, obstore.exceptions.BaseError, ValueError) as error:
         raise in_words(error, where, "read") from None
     if len(data) != wanted.size:
-        raise _changed(where, f"has {len(data):,} bytes and was listed with {wanted.size:,}")
+        raise _changed(
+            where, f"has {len(data):,} bytes, but had {wanted.size:,} when it was listed"
+        )
     return data
 
 
@@ -158,7 +160,7 @@ def _credentials(found: Any) -> Any:
 def _object(entry: Any, address: str) -> Object:
     if not entry["e_tag"]:
         raise DataError(
-            f"the server of {address} returns no ETag, so changes of objects cannot be detected"
+            f"the server of {address} returns no ETag, so changes to objects cannot be detected"
         )
     return Object(entry["path"], entry["e_tag"], entry["size"])
 
@@ -194,7 +196,7 @@ def in_words(error: Exception, where: str, what: str) -> HeadstartError:
     if code in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
         return DataError(f"{where} is in another region ({code}); set AWS_REGION")
     reason = code or text.partition("\n")[0].rpartition(" - ")[2][:200]
-    return DataError(f"{where} cannot be {what} to the end ({reason}); run it again")
+    return DataError(f"{where} cannot be {what} completely ({reason}); run the command again")
 
 
 def _changed(where: str, how: str) -> ChangedError:

@@ -96,7 +96,7 @@ def _run(stage: Callable[[], None], takes_arguments: bool) -> None:
     unknown = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if unknown and not takes_arguments:
         given = " ".join(unknown)
-        _end(stage, ParamsError(f"{given!r} is not understood; give nothing, or --debug"))
+        _end(stage, ParamsError(f"{given!r} is not understood; give no argument, or --debug"))
     if "--debug" in sys.argv or os.environ.get("HEADSTART_DEBUG"):
         stage()
         return

@@ -154,7 +154,7 @@ def check(root: Path = Path()) -> None:
 def differs(lock: Lock, here: Lock, kind: str) -> str:
     """Return what is wrong with a project of a kind, and what to do; empty if nothing is."""
     other = (
-        f"this project was made with Headstart {lock.headstart}, and {here.headstart} is installed"
+        f"this project was made with Headstart {lock.headstart}, but {here.headstart} is installed"
     )
     pins = "run `pip install -r requirements.txt`"
     if is_newer(lock, here):

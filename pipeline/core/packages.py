@@ -46,7 +46,7 @@ NAMES = {
     "openvino": "OpenVINO",
     "text": "the packages for texts",
     "audio": "the packages for sounds",
-    "transformers": "the packages for encoders of transformers",
+    "transformers": "the packages for encoders from transformers",
     "instruments": "the packages for pictures from instruments",
     "s3": "the packages for buckets",
     "ray": "Ray",

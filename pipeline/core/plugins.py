@@ -241,7 +241,7 @@ def _package() -> ModuleType:
         for old, new in ({} if packages.IN_WHEEL else _MOVED).items():
             sys.modules.setdefault(old, importlib.import_module(new))
         importlib.invalidate_caches()
-        package = ModuleType(FOLDER, "The code of the project's own.")
+        package = ModuleType(FOLDER, "The project's own code.")
         package.__path__ = [str(folder())]
         vars(package)["state"] = state
         sys.modules[FOLDER] = package

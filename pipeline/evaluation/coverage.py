@@ -81,7 +81,7 @@ def _means(figures: npt.NDArray[Any], groups: Groups | None) -> Doubles:
 
 def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | None = None) -> str:
     """Return one line with the nominal coverage and the coverage that `table` found."""
-    among = "" if groups is None else f" ({len(np.unique(groups))} groups, each of weight one)"
+    among = "" if groups is None else f" ({len(np.unique(groups))} groups, each with weight one)"
     if sets is None:
         return ""
     if sets.why_none:
@@ -92,11 +92,12 @@ def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | N
         rows = zip(*(found[name] for name in ("coverage", "class", "size")), strict=True)
         lines = [f"{fraction:.4f} of {name}, {wide:.4g} wide" for fraction, name, wide in rows]
         shown = ", ".join(lines[:MANY]) + ", …" * (len(lines) > MANY)
-        return f"prediction intervals for {sets.coverage:g} contain {shown}{among}"
+        return f"prediction intervals for coverage {sets.coverage:g} contain {shown}{among}"
     every = found.iloc[0]
     return (
-        f"prediction sets for {sets.coverage:g} contain the class of {every['coverage']:.4f} of the"
-        f" test examples{among}, with {every['size']:.2f} classes on average"
+        f"prediction sets for coverage {sets.coverage:g} contain the class of"
+        f" {every['coverage']:.4f} of the test examples{among}, and {every['size']:.2f} classes on"
+        " average"
     )
 
 

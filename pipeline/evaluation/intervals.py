@@ -187,8 +187,8 @@ def doubts(groups: Groups | None) -> list[str]:
     count, even = len(np.unique(groups)), even_groups(groups)
     if count == 1:
         return [
-            "all test examples are of one group, so it is not known how groups differ and no"
-            " interval can be given; put more groups into the test split"
+            "all test examples belong to one group, so there is no interval: how groups differ is"
+            " not known; put more groups into the test split"
         ]
     if not too_few(count, even):
         return []

@@ -120,8 +120,8 @@ def _drawn(
             break
     if len(learnt) < 2:
         raise DataError(
-            f"evaluate.repeats is {settings.repeats}, but only {len(learnt)} of {most} drawn splits"
-            f" had a test example and {task.needs}; add examples or set it to 0"
+            f"evaluate.repeats is {settings.repeats}, but only {len(learnt)} of {most} random"
+            f" splits had a test example and {task.needs}; add examples or set it to 0"
         )
     return learnt, asked
 

@@ -122,7 +122,7 @@ def test_what_cannot_be_joined_is_one_line(shapes: Project) -> None:
     with pytest.raises(ParamsError, match="several of them joined"):
         extract_section({"backbone": "efficientnet_lite0+"}, "x")
     text = kinds.named("text")
-    with pytest.raises(ParamsError, match="counts of terms cannot be joined"):
+    with pytest.raises(ParamsError, match="term counts cannot be combined"):
         open_encoder(ExtractParams(backbone="minilm_l6_v2+tf_idf"), text)
     with pytest.raises(ParamsError, match="takes pixels"):
         open_encoder(ExtractParams(backbone="minilm_l6_v2+efficientnet_lite0"), text)

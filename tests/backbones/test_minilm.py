@@ -149,7 +149,7 @@ def test_a_package_of_other_weights_is_refused(
     (tmp_path / "model" / "model.safetensors").write_bytes(b"something else")
     other = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(minilm, "find_spec", lambda module: other)
-    with pytest.raises(WeightsError, match="damaged or of another version"):
+    with pytest.raises(WeightsError, match="damaged or has a different version"):
         minilm.weights(FLOAT)
 
 

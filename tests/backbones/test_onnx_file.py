@@ -149,7 +149,7 @@ def old() -> None:
             "data/weights/mine.yaml lacks mean; it should have resize, crop, interpolation, mean,",
         ),
         (lambda: write(told=TOLD | {"size": 3}), "mine.yaml has size, which is not known"),
-        (lambda: write(told=TOLD | {"mean": [0.5]}), "needs a mean and a std above 0 for each of"),
+        (lambda: write(told=TOLD | {"mean": [0.5]}), "needs a mean, and a std above 0, for each"),
         (lambda: write(told=TOLD | {"mean": [0.5, 0.5, float("nan")]}), "that is not finite"),
         (lambda: write(told=TOLD | {"crop": "x"}), "has a side of 'x'"),
         (lambda: write(told=TOLD | {"fit": "x"}), "mine.yaml has fit 'x'; use squash or border"),
@@ -165,7 +165,7 @@ def old() -> None:
         (lambda: write() or FILE.write_bytes(FILE.read_bytes()[:40]), "mine.onnx is damaged: "),
         (
             lambda: write(GRAPH.replace("16] pictures", "16] pictures, float[n, 2] more")),
-            "has pictures, more as inputs; it should have one",
+            "has the inputs pictures, more; it should have only one",
         ),
         (
             lambda: write(
@@ -173,11 +173,11 @@ def old() -> None:
                     "y = A", "z = Identity(x)\n    y = A"
                 )
             ),
-            "has the outputs y, z; it should have one",
+            "has the outputs y, z; it should have only one",
         ),
         (
             lambda: write(GRAPH.replace("[n, 3, 16", "[1, 3, 16")),
-            "takes 1 pictures at a time; export it with a dynamic first axis",
+            "has a fixed batch size of 1; export it with a dynamic first axis",
         ),
         (lambda: write(told=TOLD | {"crop": 18}), "mine.yaml describes [3, 18, 18]"),
         (
@@ -190,9 +190,9 @@ def old() -> None:
                     "pooled = Glo", "other = com.microsoft.Gelu(pictures)\n    pooled = Glo"
                 )
             ),
-            "has operators that are not ONNX's own (com.microsoft.Gelu): export it without them",
+            "has operators that ONNX does not define (com.microsoft.Gelu): export it without them",
         ),
-        (old, "is of opset 9; export it with one from 13 to 20"),
+        (old, "uses opset 9; export it with one from 13 to 20"),
         (lambda: with_weights_in("elsewhere.bin"), "keeps weights in elsewhere.bin; write them in"),
         (lambda: with_weights_in("../raw/w.bin"), "keeps weights in ../raw/w.bin; write them into"),
         (lambda: with_weights_in("mine.onnx.data"), "mine.onnx is damaged: "),  # it is not there
@@ -203,7 +203,7 @@ def old() -> None:
                 .replace("Flatten<axis = 1>(pooled)", "Unsqueeze(pooled, last)")
                 .replace("features)\n{", "features)\n<int64[1] last = {4}>\n{")
             ),
-            "returns 5 axes; it should return features [n, d], or maps [n, d, h, w]",
+            "returns an array with 5 axes; it should return features [n, d], or maps [n, d, h, w]",
         ),
     ],
 )

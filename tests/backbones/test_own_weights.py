@@ -97,7 +97,7 @@ def test_a_file_of_another_project_is_taken_as_timm_takes_it(weights: dict[str, 
     state = dict(network.state_dict())
     torch.save({"visual_encoder_only": torch.zeros(1)}, FOLDER / "odd.pt")
     with pytest.raises(
-        WeightsError, match=r"odd\.pt holds weights of another network than timm:te"
+        WeightsError, match=r"odd\.pt holds weights of a network other than timm:te"
     ):
         catalogue.load(Backbone.parse("timm:test_vit", "data/weights/odd.pt"))
     # Trained on larger pictures: timm scales the positions of 11 x 11 patches to 10 x 10.
@@ -143,7 +143,7 @@ def scripted(_: dict[str, Tensor], file: Path) -> None:
         (broken, "a.pt", "data/weights/a.pt is damaged: "),
         (cut_off, "a.safetensors", "data/weights/a.safetensors is damaged: "),
         (not_finite, "a.pt", "holds numbers that are not finite, in layer1.0.conv1.weight"),
-        (of_another, "a.safetensors", "holds weights of another network than timm:test_resnet: "),
+        (of_another, "a.safetensors", "holds weights of a network other than timm:test_resnet: "),
         (
             lambda w, f: torch.save(w | {"layer1.0.conv1.weight": torch.zeros(2)}, f),
             "a.pt",
@@ -185,7 +185,7 @@ def test_a_folder_as_on_the_hub_is_a_network(weights: dict[str, Tensor]) -> None
     with pytest.raises(WeightsError, match=r"data/weights/mine/config\.json does not exist"):
         catalogue.load(Backbone.parse("timm:data/weights/mine"))
     (folder / "config.json").write_text("{}")
-    with pytest.raises(WeightsError, match=r"mine is not a folder as on timm's hub"):
+    with pytest.raises(WeightsError, match=r"mine is not a folder like those on timm's hub"):
         catalogue.load(Backbone.parse("timm:data/weights/mine"))
     given = {"input_size": [3, 96, 96], "crop_mode": "squash", "crop_pct": 1.0}
     config = {"architecture": "test_resnet", "num_classes": 1000, "pretrained_cfg": given}
@@ -219,7 +219,10 @@ def test_a_hub_that_cannot_be_asked_is_one_line(
     [
         ({"extract.weights": "data/raw/a.pt"}, "should be pretrained, random or data/weights/FILE"),
         ({"extract.weights": "data/weights/a.txt"}, "should be pretrained, random or data/weig"),
-        ({"extract.weights": "data/weights/../raw/a.pt"}, "should lead to a file in data/weights/"),
+        (
+            {"extract.weights": "data/weights/../raw/a.pt"},
+            "should be the path of a file in data/weights/",
+        ),
         (
             {"extract.weights": "data/weights/a.pt", "extract.backbone": "timm:a+timm:b"},
             "weights data/weights/a.pt are for one network, but backbone timm:a+timm:b joins",

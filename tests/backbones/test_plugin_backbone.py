@@ -202,7 +202,7 @@ GOOD = "onnx.parser.parse_model(GRAPH)"
         (f"{GOOD}, (20, 16)", "has the preprocessing (20, 16); it should have (resize, crop,"),
         (f"{GOOD}, (20, 0, 'bicubic', (0,)*3, (1,)*3)", "has a side of 0; use 1 to 4096 pixels"),
         (f"{GOOD}, (20, 16, 'box', (0,)*3, (1,)*3)", "has interpolation 'box'; use bicubic"),
-        (f"{GOOD}, (20, 16, 'bicubic', (0,)*3, (0,)*3)", "needs a mean and a std above 0"),
+        (f"{GOOD}, (20, 16, 'bicubic', (0,)*3, (0,)*3)", "needs a mean, and a std above 0"),
         (f"'none.onnx', {TOLD}", ": FileNotFoundError: "),
         (f"b'graph', {TOLD}", "returned the network b'graph'; it should be a path"),
         (f"{GOOD}, (20, 8, 'bicubic', (0,)*3, (1,)*3)", ": InvalidArgument: "),
@@ -221,8 +221,12 @@ def test_what_it_returns_that_is_no_backbone_is_a_line(
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("pictures", "seen", "is a graph from seen to features; it should be from pictures"),
-        ("features", "numbers_", "is a graph from pictures to numbers_; it should be"),
+        ("pictures", "seen", "is a graph with the inputs seen and the outputs features; its input"),
+        (
+            "features",
+            "numbers_",
+            "is a graph with the inputs pictures and the outputs numbers_; its",
+        ),
         (
             "axis = 1",
             "axis = 0",

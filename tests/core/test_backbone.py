@@ -65,7 +65,7 @@ def test_a_candidate_may_be_untrained() -> None:
         ("timm:a+", "should be efficientnet_lite0"),
         ("onnx:data/raw/a.onnx", "onnx:data/weights/NAME.onnx"),
         ("timm:a+timm:a", "names a network twice"),
-        ("timm:data/weights/../a", r"lead to a file in data/weights/, without \.\."),
+        ("timm:data/weights/../a", r"be the path of a file in data/weights/, without \.\."),
         ("random:identity", "should have efficientnet_lite0, .* behind random:"),
         ("random:python:a.b", "should have efficientnet_lite0, .* behind random:"),
     ],

@@ -68,11 +68,11 @@ def test_a_digest_changes_with_a_name_and_with_bytes(
         (replace(HERE, headstart="0.0.1"), ""),  # of another version, whose code is the same
         (
             replace(HERE, headstart="9.10.0"),
-            f"{AT} 9.10.0, and {HERE.headstart} is installed: {PINS}",
+            f"{AT} 9.10.0, but {HERE.headstart} is installed: {PINS}",
         ),
         (
             replace(HERE, headstart="0.0.1", rooms=other(HERE.rooms, "heads", code="0")),
-            f"{AT} 0.0.1, and {HERE.headstart} is installed: run `headstart upgrade`, or install"
+            f"{AT} 0.0.1, but {HERE.headstart} is installed: run `headstart upgrade`, or install"
             f" 0.0.1 ({PINS})",
         ),
         (

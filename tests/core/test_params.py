@@ -17,7 +17,7 @@ MISTAKES = [
     (
         "weight_decay: 0.003",
         "weight_decay: [auto, 0.1]",
-        "should be a number, a list of numbers, or auto without a list",
+        "should be a number, a list of numbers, or just auto",
     ),
     (
         "rotate: 15",
@@ -34,11 +34,11 @@ MISTAKES = [
     (
         "learning_rate: 0.001",
         "learning_rate: 1e-3",
-        "train.learning_rate is '1e-3'; YAML takes '1e-3' for text: write a number without quotes,"
+        "train.learning_rate is '1e-3'; YAML reads '1e-3' as text: write a number without quotes,"
         " such as 0.001 or 1.0e-3",
     ),
-    ("learning_rate: 0.001", "learning_rate: [0.1, 1e-3]", "YAML takes '1e-3' for text"),
-    ("power: 0.5", "power: 5e-1", "train.power is '5e-1'; YAML takes '5e-1' for text"),
+    ("learning_rate: 0.001", "learning_rate: [0.1, 1e-3]", "YAML reads '1e-3' as text"),
+    ("power: 0.5", "power: 5e-1", "train.power is '5e-1'; YAML reads '5e-1' as text"),
     ("learning_rate: 0.001", "learning_rate: fast", "is 'fast'; should be a valid number"),
     (
         "kind: image",
@@ -48,7 +48,7 @@ MISTAKES = [
     ),
     ("evaluate:", "evaluat:", "evaluat is not a parameter; the file takes ingest, augment"),
     ("kind: image", "kind: smell", "ingest.kind is 'smell'; it should be image"),
-    ("learning_curve:", "few:", "is of an older version: rename few to learning_curve"),
+    ("learning_curve:", "few:", "was written for an older version: rename few to learning_curve"),
     ("least_examples", "least_pictures", "rename checks.least_pictures to checks.least_examples"),
     (
         "  rotate: 15",
@@ -104,7 +104,7 @@ def test_what_the_file_leaves_out_has_its_default(tmp_path: Path) -> None:
         ({"width": [8, 16], "optimizer": ["adamw", "ridge"]}, "width is [8, 16], but ridge trains"),
         (
             {"weight_decay": "auto", "optimizer": ["lbfgs", "adamw"]},
-            "weight_decay auto is for lbfgs and ridge, but optimizer is adamw",
+            "weight_decay auto works with lbfgs and ridge, but optimizer is adamw",
         ),
     ],
 )
@@ -185,7 +185,7 @@ def test_the_page_of_parameters_has_each_with_its_default() -> None:
         ({"ingest.targets": ["a|b"], "ingest.task": "multilabel"}, r"should not contain \|"),
         (
             {"ingest.targets": ["a", "a"], "ingest.task": "regression", "ingest.source": "csv"},
-            "targets names a column twice",
+            "targets contains the same column twice",
         ),
         ({"ingest.targets": ["a"], "ingest.task": "regression"}, "targets are columns of a table"),
         ({"ingest.label": "topic"}, "label names a column of a table, but source is surfaces"),
@@ -193,7 +193,7 @@ def test_the_page_of_parameters_has_each_with_its_default() -> None:
         ({"ingest.encoding": "latin1337"}, "is 'latin1337'; should be an encoding that Python"),
         (
             {"ingest.label": "a", "ingest.targets": "b", "ingest.source": "csv"},
-            "label names a, but targets name others; leave one out",
+            "label is a, but targets names columns too; leave one of them out",
         ),
         (
             {"train.loss": "huber"},

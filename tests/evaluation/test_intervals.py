@@ -41,7 +41,7 @@ def test_the_effective_number_by_hand() -> None:
 def test_of_one_group_nothing_is_known() -> None:
     one = np.zeros(40, np.int64)
     assert intervals.wilson(np.ones(40, bool), 0.95, one) == (0, 1)
-    assert "all test examples are of one group" in intervals.doubts(one)[0]
+    assert "all test examples belong to one group" in intervals.doubts(one)[0]
     assert np.isnan(intervals.mean_interval(np.ones(40), 0.95, one)).all()
     assert intervals.difference_interval(np.ones(40), 0.95, one) == (-1, 1)
 

@@ -193,7 +193,7 @@ def test_prediction_intervals_are_those_that_the_table_of_sets_tells_of(of_numbe
     assert sets["class"].tolist() == ["weight"]
     assert sets["coverage"].tolist() == [pytest.approx(((low <= target) & (target <= high)).mean())]
     assert sets["size"].tolist() == [pytest.approx((high - low).mean(), abs=1e-3)]
-    assert "evaluate: prediction intervals for 0.9 contain" in capsys.readouterr().out
+    assert "evaluate: prediction intervals for coverage 0.9 contain" in capsys.readouterr().out
 
 
 def test_the_extremes_are_the_largest_residuals_on_both_sides(tmp_path):

@@ -189,7 +189,7 @@ def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> 
     assert 0.89 <= np.mean(covered) < 0.92
     table = coverage.table(told, np.zeros((len(of_new), 1)), new, ["n"], groups=of_new)
     assert table.loc[0, "coverage"] == pytest.approx(covered[-1])
-    assert "100 groups, each of weight one" in coverage.summary(told, table, of_new)
+    assert "100 groups, each with weight one" in coverage.summary(told, table, of_new)
 
 
 def test_sets_of_groups_rest_on_groups_that_no_head_has_seen() -> None:

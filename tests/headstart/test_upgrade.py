@@ -237,14 +237,14 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(project: Path) 
     git("checkout", "-q", "requirements.txt")
 
     replace(HERE, headstart="99.0").write()
-    assert "made with Headstart 99.0, and" in refused()
+    assert "made with Headstart 99.0, but" in refused()
     HERE.write()
 
     for name, text, words in (
         ("dvc.yaml", "stages: [", "dvc.yaml is not readable YAML"),
-        ("dvc.yaml", "a: b", "dvc.yaml has no stages, or one that is empty"),
+        ("dvc.yaml", "a: b", "dvc.yaml has no stages, or has an empty one"),
         ("dvc.yaml", f"{GRAPH}  \n# caf\xe9", "dvc.yaml is not in UTF-8"),
-        ("dvc.yaml", GRAPH.replace("\n  train:", "\n  mine:\n  train:"), "one that is empty"),
+        ("dvc.yaml", GRAPH.replace("\n  train:", "\n  mine:\n  train:"), "has an empty one"),
         ("params.yaml", "ingest:\n\tkind: image\n", "params.yaml is not readable YAML"),
         ("params.yaml", "", "params.yaml must hold the sections"),
         ("params.yaml", "ingest: image\n", "ingest is 'image'; it should be a section"),

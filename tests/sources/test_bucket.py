@@ -376,7 +376,7 @@ def test_a_server_that_fails_in_the_midst_ends_ingest_and_what_was_read_is_kept(
     monkeypatch.setattr(buckets, "RETRIES", 0)
     between.breaks_at = "square/39.png"
     with pytest.raises(
-        DataError, match=r"square/39.png cannot be read to the end .*; run it again"
+        DataError, match=r"square/39.png cannot be read completely .*; run the command again"
     ):
         ingest()
     done = len(between.read()) - 1
@@ -430,7 +430,9 @@ def test_a_listing_that_is_cut_short_leaves_the_last_one(
     monkeypatch.setattr(buckets, "RETRIES", 1)
     shapes.put(**{f"shapes/disc/{i:04}.txt": b"x" for i in range(1000)})
     between.breaks_at = "continuation-token"
-    with pytest.raises(DataError, match=r"shapes cannot be listed to the end .*; run it again"):
+    with pytest.raises(
+        DataError, match=r"shapes cannot be listed completely .*; run the command again"
+    ):
         listing.run(None)
     assert any("continuation-token" in path for path in between.asked)
     assert sorted(Path(FOLDER).iterdir()) == [LISTING]

@@ -49,8 +49,8 @@ def open_encoder(settings: ExtractParams, kind: Kind) -> Encoder:
     engines = tuple(_open(one, settings, kind) for one in backbone.each)
     if backbone.is_joined and any(engine.takes == "terms" for engine in engines):
         raise ParamsError(
-            f"extract.backbone {backbone}: counts of terms cannot be joined with other features,"
-            " since the head weighs them by TF-IDF"
+            f"extract.backbone {backbone}: term counts cannot be combined with other features,"
+            " because the head weights them by TF-IDF"
         )
     return Encoder(engines)
 

@@ -35,7 +35,9 @@ def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
     made_by = f"openvino {version('openvino')} cpu {precision}"
     if precision == "bfloat16":
         if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise DeviceError("this processor has no bfloat16; set extract.precision to float32")
+            raise DeviceError(
+                "this processor does not support bfloat16; set extract.precision to float32"
+            )
         # The bfloat16 instructions, and therefore the last bits, differ between processors.
         made_by += f" {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
     try:

@@ -34,7 +34,7 @@ def explain(error: ValidationError, document: dict[str, Any], whole: type[Params
     texts = [p["input"] for p in same_place if p["type"] == "float_type" and _is_number(p["input"])]
     if texts:
         return (
-            f"{key} is {value!r}; YAML takes {texts[0]!r} for text: write a number without quotes,"
+            f"{key} is {value!r}; YAML reads {texts[0]!r} as text: write a number without quotes,"
             " such as 0.001 or 1.0e-3"
         )
     allowed = " or ".join(dict.fromkeys(_wanted(p["msg"]) for p in same_place))

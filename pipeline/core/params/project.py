@@ -69,7 +69,7 @@ def stages_in(graph: str) -> dict[str, dict[str, Any]]:
         reason = " ".join(str(error).split())
         raise ParamsError(f"dvc.yaml is not readable YAML: {reason}") from None
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise ParamsError("dvc.yaml has no stages, or one that is empty") from None
+        raise ParamsError("dvc.yaml has no stages, or has an empty one") from None
 
 
 def asked(graph: str) -> list[str]:

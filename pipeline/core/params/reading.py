@@ -27,7 +27,7 @@ RENAMED = {
 
 # Sections of removed stages; an older file may keep them if it does not use them.
 GONE = {
-    "transfer_gain": "from_scratch, finetune and rank print and write how much transfer gained",
+    "transfer_gain": "from_scratch, finetune and rank now report how much transfer gained",
 }
 
 
@@ -68,7 +68,7 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
     document = document_in(path)
     if old := _outdated(document):
         renames = ", ".join(f"{name} to {RENAMED[name]}" for name in old)
-        raise ParamsError(f"{path} is of an older version: rename {renames}")
+        raise ParamsError(f"{path} was written for an older version: rename {renames}")
     for name, instead in GONE.items():
         section = document.pop(name, None)
         if isinstance(section, dict) and section.get("run"):

@@ -197,11 +197,13 @@ class IngestParams(Section):
         if self.targets is None:
             return self
         if self.label != "label":
-            raise ValueError(f"label names {self.label}, but targets name others; leave one out")
+            raise ValueError(
+                f"label is {self.label}, but targets names columns too; leave one of them out"
+            )
         if self.source not in ("csv", "parquet", "s3"):
             raise ValueError(f"targets are columns of a table, but source is {self.source}")
         if len(set(self.targets)) < len(self.targets):
-            raise ValueError("targets names a column twice")
+            raise ValueError("targets contains the same column twice")
         return self
 
 
@@ -307,7 +309,7 @@ OF_AUTO = ("lbfgs", "ridge")
 
 def _penalties(given: Any) -> Any:
     if isinstance(given, list) and AUTO in given:
-        raise ValueError("should be a number, a list of numbers, or auto without a list")
+        raise ValueError("should be a number, a list of numbers, or just auto")
     return given
 
 
@@ -388,13 +390,13 @@ class TrainParams(Section):
         others = [name for name in self.optimizers() if name not in OF_AUTO]
         if self.layers == AUTO and self.weight_decay != AUTO:
             raise ValueError(
-                "layers auto is chosen in the cross-validation of weight_decay auto: set"
+                "layers auto needs the cross-validation of weight_decay auto: set"
                 " weight_decay to auto, or layers to last or all"
             )
         if self.weight_decay == AUTO and others:
             raise ValueError(
-                f"weight_decay auto is for {' and '.join(OF_AUTO)}, but optimizer is {others[0]};"
-                " set weight_decay to a number"
+                f"weight_decay auto works with {' and '.join(OF_AUTO)}, but optimizer is"
+                f" {others[0]}; set weight_decay to a number"
             )
         solved = [name for name in self.optimizers() if name in CLOSED_FORMS]
         widths = self.width if isinstance(self.width, list) else [self.width]
