@@ -1,4 +1,4 @@
-"""The classifier's prediction for an example, and how a task makes it from the graph's output.
+"""The classifier's prediction for an example, which a task makes from the graph's output.
 
 Each task implements `Answering` in its own `answer.py`. `replies.py` has the replies of a server.
 """
@@ -55,8 +55,8 @@ class Answer:
     (`head.against_thresholds`). In multi-label tasks it is the most probable label.
 
     `heat` and `neighbours` are set only on request. `heat` shows which part of the example is
-    evidence for `best`, or raises the first target. It is None if the backbone has no maps and the
-    kind has no parts to hide. `neighbours` are the nearest training examples.
+    evidence for `best` or, in regression, raises the first target. It is None if the backbone has
+    no maps and the kind has no parts to hide. `neighbours` are the nearest training examples.
 
     `labels` is the predicted class or, in multi-label tasks, all labels whose probability reaches
     their threshold, in the order of the classes. `numbers` [targets] are the predictions in
@@ -110,5 +110,5 @@ def intervals(answer: Answer, names: list[str]) -> dict[str, tuple[float, float]
 
 
 def rounded(numbers: npt.NDArray[np.floating]) -> list[float]:
-    """Round numbers for people, to the seven digits that a float32 has."""
+    """Round numbers to the seven digits that a float32 has, for people to read."""
     return [float(f"{number:.7g}") for number in numbers]

@@ -97,7 +97,7 @@ class Classifier:
 
     @property
     def explains(self) -> bool:
-        """Whether heat maps are possible; a kind that can hide parts needs no feature maps."""
+        """Whether heat maps are possible: the backbone has maps, or the kind can hide parts."""
         return self.has_maps or self.kind.hides
 
     @property
@@ -132,10 +132,10 @@ class Classifier:
     def training_example(self, number: int) -> bytes:
         """Return the bytes of a training example, if its file exists unchanged; needs `explains`.
 
-        The paths come from the bundle, whose maker may be a stranger who wants other files. A file
-        is therefore returned only if its digest equals the one in the bundle: nobody can know the
-        digest of a secret without the secret. Older bundles have no digests. For them, hidden
-        files, links that lead out of the folder, and kinds that would show a file's text are
+        The paths come from the bundle, whose maker may be a stranger who wants to read other files.
+        A file is therefore returned only if its digest equals the one in the bundle: nobody can
+        know the digest of a secret without the secret. Older bundles have no digests. For them,
+        hidden files, links that lead out of the folder, and kinds that would show a file's text are
         refused.
 
         Raises:
@@ -171,7 +171,7 @@ class Classifier:
 
     @property
     def hides(self) -> bool:
-        """Whether heat maps come from hiding parts, and not from the network's last maps."""
+        """Whether heat maps come from hiding parts rather than from the network's last maps."""
         return self.kind.hides and not (self.has_maps and self.kind.maps_first)
 
     def answer(
@@ -189,8 +189,8 @@ class Classifier:
             heat: whether to compute the heat map of `Answer.best`, or of the first target.
             neighbours: the number of nearest training examples to find.
             side: the side of a small heat map in pixels; None for the size of the backbone's input.
-            hidden: what the method `hidden` returns for the example, for its heat map; None to
-                compute it.
+            hidden: the result of the method `hidden` for the example, if a heat map needs it; None
+                to compute it.
 
         Raises:
             RefusedError: the bytes are not accepted as an example, or its values are so large that
@@ -261,7 +261,7 @@ class Classifier:
         return STRENGTHS[TASKS[self.task].activation](output, position)
 
     def features(self, data: bytes) -> Floats:
-        """Return the features [dimension] of an example, as the head takes them.
+        """Return the features [dimension] of an example, as the head expects them.
 
         Raises:
             RefusedError: as for `answer`.
@@ -296,7 +296,7 @@ def _opened(file: Path) -> onnxruntime.InferenceSession:
 
 
 def _number(name: str) -> int:
-    """Return the number, from 1, of the joined network of an input or output of the graph."""
+    """Return the number, from 1, of the joined network that an input or output belongs to."""
     found = re.match(r"network_(\d+)/", name)
     return int(found[1]) if found else 1
 

@@ -1,8 +1,8 @@
 """Timeouts for idle connections, so that no client can occupy all of them.
 
 uvicorn waits without limit for the rest of a request's header, and counts idle connections towards
-its maximum. Here a header has to be complete within seconds. If there are too many connections, the
-one that has been idle longest is closed.
+its maximum. This module requires a complete header within seconds. If there are too many
+connections, the one that has been idle longest is closed.
 """
 
 import asyncio
@@ -44,14 +44,14 @@ class Connection(H11Protocol):
             self._stalled.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and cancel the deadline once a header is complete."""
+        """Process the data, and cancel the deadline once a header is complete."""
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
             self._header_came()
 
     def on_response_complete(self) -> None:
-        """Wait for the next header, even if part of the last body has not arrived yet."""
+        """Wait for the next header, even if part of the previous body has not arrived yet."""
         before = self.cycle
         super().on_response_complete()
         if self.cycle is before:  # another header may have been there already
@@ -63,7 +63,7 @@ class Connection(H11Protocol):
         self._stalled = self.loop.call_later(self.limits.seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Cancel the timeout, since the client reads on."""
+        """Cancel the timeout, because the client reads again."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()

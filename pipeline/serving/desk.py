@@ -1,8 +1,8 @@
-"""How `headstart serve` receives and schedules requests: bodies, queues and threads.
+"""The desk of `headstart serve` receives and schedules requests: bodies, queues and threads.
 
 As in `predict`, one thread on one core handles an example from decoding to prediction. There is one
 thread per core for fast requests. Slow requests, for heat maps and thumbnails, have their own queue
-and threads, one fewer, so that a fast request never waits for them. Examples that need much memory
+and one thread fewer, so that a fast request never waits for them. Examples that need much memory
 are handled one at a time. Requests are not batched: a core predicts as many examples per second one
 by one as in batches (benchmarks/answers.md), and no request waits for others.
 """
@@ -42,14 +42,14 @@ class Limits:
     """The limits of the server.
 
     Attributes:
-        megabytes: the largest example.
-        waiting: requests in one queue.
-        seconds: from arrival to answer.
-        header_seconds: until a request's header is complete.
-        connections: open at a time.
-        bodies: read at a time.
+        megabytes: the size of the largest example.
+        waiting: how many requests one queue may hold.
+        seconds: the time from a request's arrival to its answer.
+        header_seconds: the time until a request's header is complete.
+        connections: how many may be open at a time.
+        bodies: how many may be read at a time.
         rate: a body's minimum bytes per second, on average, after `grace` seconds.
-        thumbnails: bytes of cached thumbnails.
+        thumbnails: the size of the cache of thumbnails in bytes.
     """
 
     megabytes: float = 20.0
@@ -64,7 +64,7 @@ class Limits:
 
     @property
     def held(self) -> int:
-        """Bytes of all bodies together, whether being read or waiting for an answer."""
+        """How many bytes all bodies that are being read or wait for an answer may have together."""
         return int(HELD * self.megabytes * 1e6)
 
 
@@ -176,7 +176,7 @@ class Desk:
     async def received(self, request: Request, until: float) -> AsyncIterator[bytes]:
         """Yield the example's bytes: the body itself, or the first file of a form.
 
-        Until the context ends, they count towards `held`.
+        Until the context ends, these bytes count towards `held`.
         """
         form = self._is_form(request)
         body = Body(asyncio.get_running_loop().time())
@@ -242,7 +242,7 @@ class Desk:
         return self._age(body) / (body.taken + self.limits.rate * self.limits.grace)
 
     def _make_way(self, badness: Callable[[Body], float]) -> None:
-        """Stop reading the worst of the bodies."""
+        """Stop reading the body with the highest `badness`."""
         worst = max(self.bodies, key=badness)
         self.bodies.discard(worst)
         self.held -= worst.taken

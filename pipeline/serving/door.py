@@ -1,10 +1,11 @@
 """Access control of `headstart serve`.
 
-Any page in the user's browser can send requests to this machine. A page of another origin cannot
-read the answers, but each request costs as much as any other. With DNS rebinding an attacker can
-even read them: a domain of the attacker resolves to 127.0.0.1 once the page is loaded. The server
-therefore checks `Host`, and refuses requests from pages of other origins. On loopback no other
-machine can send requests; on other addresses a token is required. `/health` is open to everybody.
+Any page in the user's browser can send requests to this machine. A page of a different origin
+cannot read the answers, but its requests cost as much as any others. With DNS rebinding, an
+attacker can even read the answers: the attacker's domain resolves to 127.0.0.1 once the page is
+loaded. The server therefore checks `Host`, and refuses requests from pages of other origins. On
+loopback no other machine can send requests; on other addresses a token is required. `/health` is
+open to everybody.
 """
 
 import ipaddress
@@ -140,7 +141,7 @@ class Guard:
         await (self.app if refused is None else refused)(scope, receive, safely)
 
     def _refused(self, scope: Scope) -> JSONResponse | None:
-        """Return the reply to a request that is refused, None for others."""
+        """Return the reply to a request that is refused; None if it is not refused."""
         if scope["path"] == "/health":
             return None
         headers = Headers(scope=scope)
@@ -159,7 +160,7 @@ class Guard:
         return None
 
     def _foreign(self, scope: Scope, headers: Headers, authority: str) -> bool:
-        """Whether a page of another origin sent the request.
+        """Whether a page of a different origin sent the request.
 
         Browsers send `Sec-Fetch-Site` on loopback and over HTTPS, and `Origin` with forms and
         scripts. Users may follow links from other pages to this server.

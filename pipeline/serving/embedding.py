@@ -1,6 +1,6 @@
 """Feature vectors of examples that a user passes, each computed only once.
 
-The feature store and its keys are shared with `extract`, so each finds the features that the other
+`extract` uses the same feature store and keys, so each of the two finds the features that the other
 computed. Embedding needs neither pandas nor the packages for augmentation.
 """
 
@@ -52,12 +52,12 @@ def _opened(settings: ExtractParams, kind: str) -> Encoder:
 def embed(examples: Sequence[Example], encoder: Encoder, batch_size: int) -> Embedded:
     """Look up every example in the feature store, and compute and store the missing features.
 
-    Each core takes a batch of examples, and keeps no file in memory while it looks up features.
+    Each core takes a batch of examples. No file is kept in memory while features are looked up.
 
     Args:
         examples: each is read once, and a second time if its features are missing.
         encoder: the backbone.
-        batch_size: the most examples in one batch.
+        batch_size: how many examples a batch has at most.
 
     Raises:
         RefusedError: an example is not accepted; the message has its name and the reason.

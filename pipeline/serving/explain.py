@@ -28,9 +28,9 @@ def class_map(maps: Sequence[Floats], head: Head, power: float, label: int) -> F
     """Return the class activation map of an example.
 
     The backbone's last maps are summed. The weight of a map is the gradient of the class's logit
-    with respect to the map's mean, through the power and the head. Negative values become 0. For a
-    linear head and power 1 the result is CAM (Zhou et al., CVPR 2016), else Grad-CAM (Selvaraju et
-    al., ICCV 2017). The sums of joined backbones are added, at the finest resolution.
+    with respect to the map's mean, computed through the power and the head. Negative values become
+    0. For a linear head and power 1 the result is CAM (Zhou et al., CVPR 2016), else Grad-CAM
+    (Selvaraju et al., ICCV 2017). The sums of joined backbones are added, at the finest resolution.
 
     Args:
         maps: the last feature maps [d, h, w] of each backbone for the example; their means over h
@@ -119,12 +119,12 @@ STRENGTHS: dict[str, Callable[[Floats, int], float]] = {
 
 
 def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
-    """Return how much the log-odds of a class fall if each part is hidden, scaled from 0 to 1.
+    """Return how much the log-odds of a class fall if a part is hidden, scaled from 0 to 1.
 
-    The log-odds are used because a nearly certain probability hardly changes. A
-    part gets 0 if the class is more probable without it. The method is occlusion (Zeiler and
-    Fergus, ECCV 2014). In regression the target replaces the log-odds, in units in which its
-    largest value is about 1.
+    The log-odds are used because a nearly certain probability hardly changes. The result is 0 for a
+    part without which the class is more probable. The method is occlusion (Zeiler and Fergus, ECCV
+    2014). In regression the target replaces the log-odds, in units in which its largest value is
+    about 1.
 
     Args:
         before: the class's log-odds for the whole example.

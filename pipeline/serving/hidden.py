@@ -1,7 +1,7 @@
 """Features of examples with parts hidden, for the report's heat maps.
 
-The network computes them, and no head changes them. The feature store keeps them, so that another
-head gives other maps in a moment. The bundle's training examples are not needed.
+They depend on the network but not on the head. The feature store keeps them, so that the maps of a
+new head take only a moment. The bundle's training examples are not needed.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,14 +19,14 @@ from .explain import Floats
 def hidden_features(
     classifier: Classifier, examples: Iterable[tuple[str, str, str]], data: Callable[[str], bytes]
 ) -> dict[str, Floats]:
-    """Return `Classifier.hidden` of examples by path, as far as their heat maps need it.
+    """Return `Classifier.hidden` by path, for the examples whose heat maps need it.
 
-    If the store cannot be used, the function prints a warning and computes all.
+    If the store cannot be used, the function prints a warning and computes all features.
 
     Args:
         classifier: the opened bundle.
-        examples: path, digest and format of each, as in the manifest.
-        data: returns the bytes of the example at a path.
+        examples: the path, digest and format of each example, as in the manifest.
+        data: the function that returns the bytes of the example at a path.
     """
     chosen = list(examples)
     if not classifier.hides or classifier.takes_counts:
@@ -54,7 +54,7 @@ def hidden_features(
 
 
 def _made_by(classifier: Classifier) -> str:
-    """Return a text that changes with whatever could change the features, beside the examples."""
+    """Return a text that changes with all that could change the features, except the examples."""
     bundle, runtime = classifier.bundle, f"onnxruntime {version('onnxruntime')}"
     made: tuple[object, ...] = (bundle.kind, bundle.inputs, bundle.head.power)
     made += (sorted(bundle.code.items()), *bundle.head.layers)

@@ -6,11 +6,11 @@ example is novel (`unusual`) if it is farther away than 95 % of the validation e
 the head was not trained. In small data sets the nearest example (k = 1) detects novelty best, and
 every class has at least one example (benchmarks/sets.md).
 
-The distance is computed to at most 1,000 examples, so that prediction stays fast. They are called
-the bank, and are the first rows of the bundle's neighbours.
+The distance is computed to at most 1,000 examples, so that prediction stays fast. These examples
+are called the bank, and are the first rows of the bundle's neighbours.
 
-If a bundle may not include training examples, the bank is the mean of each class. This bank detects
-far novelty nearly as well, and near novelty as well or worse.
+If a bundle may not include training examples, the bank is the mean of each class. Such a bank
+detects far novelty nearly as well, and near novelty equally well or worse.
 """
 
 import math
@@ -48,7 +48,7 @@ class Novelty:
 
     The bank has class means if `of_means`, else training examples. An example is novel if it is
     farther than `threshold` from the `k`-th nearest row of the bank. `rests_on` has the split that
-    set the threshold, and its number of examples. `threshold` is None if there were too few.
+    set the threshold, and its number of examples. `threshold` is None if they were too few.
     """
 
     examples: int
@@ -95,7 +95,7 @@ class Detector:
     threshold: float | None
 
     def distance(self, features: Floats) -> float:
-        """Return the distance, from 0 to 2, of an example's features [d] as the head takes them."""
+        """Return the distance, from 0 to 2, of features [d], which are as the head expects them."""
         # NumPy would spread a matrix product over several cores. A prediction has one core, since
         # the others are busy with other answers.
         cosines = np.einsum("nd,d->n", self.bank, directions(features[None])[0])
@@ -145,7 +145,7 @@ def of_examples(neighbours: npt.NDArray[np.floating], keys: Sequence[str], val: 
     Args:
         neighbours: [n, d], the training examples' features of length 1, the bank first.
         keys: each example's group or digest; examples with the same key are not neighbours.
-        val: [m, d], the validation examples' features as the head takes them.
+        val: [m, d], the validation examples' features as the head expects them.
     """
     bank = neighbours[:MOST].astype(np.float32)
     found = _nearest(directions(val), bank, [""] * len(val), keys[:MOST])
@@ -174,7 +174,7 @@ def of_means(means: npt.NDArray[np.floating], val: Floats) -> Novelty:
 
 
 def _threshold(distances: npt.NDArray[np.float64]) -> float:
-    """Return the distance that the fraction `KEPT` of such examples does not exceed."""
+    """Return the distance that a fraction `KEPT` of the examples does not exceed."""
     rank = math.ceil(round((len(distances) + 1) * KEPT, 6))
     return float(f"{np.sort(distances)[rank - 1]:.6g}")
 

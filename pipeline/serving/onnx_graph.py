@@ -1,4 +1,4 @@
-"""The whole classifier as one ONNX graph: an example in, probabilities or targets out.
+"""The whole classifier as one ONNX graph, from an example to probabilities or targets.
 
 The graph of the example's kind comes first, then the backbone as it was exported for `extract`,
 then the head. The first and the last are written in ONNX's text format, so that neither this module
@@ -94,17 +94,17 @@ def whole(
     any size. If backbones are joined, each further backbone has its own input, such as
     `network_2/picture`, for the same example with the preprocessing of that network. The outputs
     are `probabilities` [classes], or `numbers` [targets] in regression; `features` [dimension] as
-    the head takes them; and, if the backbone has maps, `maps` [dimension, h, w]. The features are
+    the head expects them; and, if the backbone has maps, `maps` [dimension, h, w]. The features are
     powers of the means of the maps over h and w.
 
     Args:
-        networks: for each backbone the graph from an example to its input, from `Kind.graph`, and
-            the graph from its input to `features`, perhaps `maps`, and the features of the inner
-            blocks that the head takes, from `exports.exported`.
+        networks: for each backbone the graph from an example to the backbone's input, from
+            `Kind.graph`, and the graph from that input to `features`, perhaps `maps`, and the
+            features of the inner blocks that the head uses, from `exports.exported`.
         head: the trained head.
         power: the power that its features were raised to.
         temperature: the divisor of its logits; predicted targets are not divided.
-        windowed: whether an example is several windows, whose features are averaged.
+        windowed: whether an example is split into several windows, whose features are averaged.
         task: the task that the head was trained for.
     """
     # Prefixes keep the parts' names distinct. The outputs keep their names.
@@ -178,7 +178,7 @@ def answer_graph(
 
 
 def _join(sizes: list[int], widths: list[int]) -> onnx.ModelProto:
-    """Return a graph that joins features [n, d] of networks and inner blocks, as in `joined`.
+    """Return a graph that joins features [n, d] of networks and inner blocks as `joined` does.
 
     Its inputs are `part_1`, `part_2` and so on, which are scaled if there are several, and then
     `block_0`, `block_1` and so on.
@@ -215,7 +215,7 @@ def _blocks(backbone: onnx.ModelProto) -> list[tuple[str, int]]:
 
 
 def _at_versions(backbone: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert the backbone to the versions of the other graphs; an exporter may use older ones."""
+    """Convert the backbone to the ONNX versions of the other graphs; its own may be older."""
     if backbone.opset_import[0].version != OPSET:
         backbone = onnx.version_converter.convert_version(backbone, OPSET)
     backbone.ir_version = IR_VERSION

@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 
 class Typed(NamedTuple):
-    """A text that is an argument, or a line of standard input."""
+    """A text that was typed: an argument, or a line of standard input."""
 
     data: bytes
 
@@ -143,7 +143,8 @@ def files(asked: Iterable[str], texts: bool = False) -> Iterator["Path | Typed"]
     """Yield the files that the arguments name, with all files of each folder.
 
     With `texts`, an argument of several words that names no file is a text, and so is each line of
-    standard input if an argument is `-`. A single word is never one: it may be a misspelt file.
+    standard input if an argument is `-`. A single word is never a text: it may be a misspelt file
+    name.
 
     Raises:
         ParamsError: an argument names no file.
@@ -207,8 +208,8 @@ def rows(
 ) -> Iterator[Row]:
     """Yield one row per file, in order: `path`, `columns_of`, `error` and requested explanations.
 
-    `doubt` is that of the kind, for the printed table. If a file cannot be read, `error` has the
-    reason and the other columns are None.
+    `doubt`, the result of the kind's method, is for the printed table. If a file cannot be read,
+    `error` has the reason and the other columns are None.
     """
     cores = os.cpu_count() or 1
     if heat_maps:
@@ -224,7 +225,7 @@ def in_order(
     items: Iterable[Item],
     ahead: int,
 ) -> Iterator[Result]:
-    """Map like `pool.map`, but work at most `ahead` items ahead of the consumer."""
+    """Map like `pool.map`, but at most `ahead` items ahead of the consumer."""
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:

@@ -1,4 +1,4 @@
-"""The replies of the server: the fields of all tasks, and each task's own in its `reply.py`."""
+"""The replies of the server: fields that all tasks share; `reply.py` of a task has further ones."""
 
 import base64
 from typing import Protocol, cast

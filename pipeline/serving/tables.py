@@ -108,7 +108,7 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
 
 
 def printer(classifier: "Classifier") -> Write:
-    """Print a table: the prediction and the path in one line, and each neighbour in another."""
+    """Print a table: a line with the prediction and the path, and one for each neighbour."""
     cells = answering.of_task(classifier.task).cells(classifier.classes)
     head, nothing = cells(None), cells({})
 
@@ -131,7 +131,7 @@ def printer(classifier: "Classifier") -> Write:
 
 
 def _notes(row: Row, names: list[str]) -> list[str]:
-    """Return the lines below a prediction: doubts about it, and what else is likely."""
+    """Return the lines below a prediction: doubts about it, and which other answers are likely."""
     if row.get("doubt"):
         return [row["doubt"]]
     if row.get("unusual"):

@@ -42,7 +42,7 @@ LIBRARIES = ("numpy", "onnxruntime")
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of a head, and how much of them its bundle includes.
+    """The examples of a head, and how much of them the bundle includes.
 
     `train` and `val` have the features that the head was trained on; only view 0 is used.
     """
@@ -202,7 +202,7 @@ def _write_examples(
 
 
 def _class_means(train: Split, classes: int) -> npt.NDArray[np.float16] | None:
-    """Return each class's mean of features of length 1; None if a class has too few examples."""
+    """Return each class's mean of features of length 1; None if any class has too few examples."""
     rows = train.views == 0
     labels = train.labels[rows]
     if np.bincount(labels, minlength=classes).min() < novelty.LEAST:
@@ -217,7 +217,7 @@ def _save_neighbours(
     """Write the training examples' features, scaled to length 1, with their paths and labels.
 
     Half precision changes a cosine by less than 0.001. Labels are written as in the manifest. Each
-    path comes with the digest of its file, so that no other file can pass for it.
+    path comes with the digest of its file, so that no other file can be mistaken for it.
 
     Returns:
         these features, and the group of each example, or its digest if it has no group.
