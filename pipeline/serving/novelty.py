@@ -182,7 +182,7 @@ def _threshold(distances: npt.NDArray[np.float64]) -> float:
 def _nearest(
     features: Floats, bank: Floats, keys: Sequence[str], of_bank: Sequence[str]
 ) -> npt.NDArray[np.float64]:
-    """Return distances of rows [m, d] to bank rows with other keys; drop rows without any."""
+    """Return distances of rows [m, d] to bank rows with other keys; drop rows that have none."""
     own, theirs = np.array(keys, dtype=str), np.array(of_bank, dtype=str)
     parts = [np.empty(0)]
     for start in range(0, len(features), 256):

@@ -22,7 +22,7 @@ BATCH, BATCH_BYTES = 16, 4_000_000  # examples that a thread reads before it ask
 
 
 class Checked(NamedTuple):
-    """An accepted example: where it was found, its bytes' SHA-256, and what they contain.
+    """An accepted example: where it was found, the SHA-256 of its bytes, and what is known of them.
 
     `seen` has a value for each of the kind's `columns`.
     """
@@ -35,16 +35,16 @@ class Checked(NamedTuple):
 def check(
     found: list[Found], kind: Kind, stamps: dict[Path, str]
 ) -> tuple[list[Checked], list[Refused]]:
-    """Open and decode every example that is not remembered; each is accepted or refused.
+    """Open and decode every example that is not remembered; each one is accepted or refused.
 
     Args:
         found: the results of a source.
         kind: the kind of the examples.
-        stamps: the trusted stamps of examples (`Stamps.of_examples`).
+        stamps: the trusted stamps of the examples (`Stamps.of_examples`).
 
     Raises:
         DataError: a bucket cannot be read, or objects have changed since they were listed. The
-            results so far are cached nevertheless.
+            results up to there are cached all the same.
     """
     passed: list[Checked] = []
     refused: list[Refused] = []
@@ -126,7 +126,7 @@ def _read(
 
 
 def _batches(rows: list[Found]) -> Iterator[list[Found]]:
-    """Yield examples for one thread each: an object, a large file, or some smaller ones.
+    """Yield batches of examples for a thread each: an object, a large file, or some smaller files.
 
     The store is queried once per batch, and all bytes of a batch are in memory together.
     """
@@ -145,7 +145,7 @@ def _batches(rows: list[Found]) -> Iterator[list[Found]]:
 def drop_odd(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Refused]]:
     """Keep the examples with the most frequent value in the kind's column `same`.
 
-    For vectors of two lengths, for example, those of the more frequent length stay.
+    If vectors have two lengths, for example, those with the more frequent length stay.
     """
     if not kind.same or not passed:
         return passed, []
@@ -169,8 +169,8 @@ def drop_odd(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Ref
 def drop_repeats(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Refused]]:
     """Keep one of several identical files, so that no content is both trained and tested on.
 
-    If their labels agree, the file in the most held-out split stays (test, then val, then train).
-    If their labels differ, no file stays, because at least one label is wrong. An unlabelled
+    If the labels agree, one file stays: one in test if there is any, else one in val, else one in
+    train. If the labels differ, no file stays, because at least one label is wrong. An unlabelled
     example, of another domain, stays if no other has its bytes.
     """
     by_digest: dict[str, list[Checked]] = {}

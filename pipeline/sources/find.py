@@ -1,4 +1,4 @@
-"""Listing a source: every file that it finds, with label and split."""
+"""Lists a source: every file that it finds, with label and split."""
 
 import shutil
 from pathlib import Path
@@ -66,7 +66,7 @@ def tables(params: IngestParams) -> list[Path]:
 def stop_if_others_came(params: IngestParams, found: Listing) -> None:
     """Raise `DataError` if a folder has files that were not there when it was listed.
 
-    DVC records its state after the stage, and would record a file added meanwhile as ingested.
+    DVC records the folder's state after the stage, and would record a new file as ingested.
     """
     if params.source != "folder":
         return

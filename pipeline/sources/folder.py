@@ -15,8 +15,8 @@ def folder(root: Path) -> Listing:
 
     The layout is the second one if `train` exists and every other folder has a split's name too.
     `target/<file>` beside them is an example without a label, of another domain. Folders below a
-    class belong to it. Links to files are followed (DVC may link files from its cache); links to
-    folders are refused, so that a cycle cannot occur.
+    class's folder belong to the class. Links to files are followed (DVC may link files from its
+    cache); links to folders are refused, so that a cycle cannot occur.
 
     Raises:
         DataError: `root` is not a folder, or its folders have other names for splits.

@@ -1,4 +1,4 @@
-"""The results of a source: files with label and split, or the reason why a file is refused.
+"""The results of a source: files with label and split, or the reason why one is refused.
 
 Every refused file is reported.
 """
@@ -49,7 +49,7 @@ class Listing(NamedTuple):
 
 
 def walk(root: Path) -> tuple[list[Path], list[Path], list[Refused]]:
-    """Return sorted files and links below `root`, visible folders, and folders without access."""
+    """Return sorted files and links below `root`, visible folders, and unreadable folders."""
     paths: list[Path] = []
     visible: list[Path] = []
     closed: list[Refused] = []
@@ -88,7 +88,7 @@ def why_not(path: Path, root: Path) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether the file is hidden, or made by an operating system for itself."""
+    """Return whether a file is hidden, or one that an operating system made for itself."""
     return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
@@ -99,7 +99,7 @@ def tidy(text: str) -> str:
 
 
 def why_no_split(split: str) -> str:
-    """Return why a text is not a valid split for a source; empty if it is valid, or empty."""
+    """Return why a text is not a valid split for a source; empty if it is valid or no text."""
     if not split or split in (*SPLITS, UNLABELLED):
         return ""
     return f"split {split!r} is none of {', '.join(SPLITS)} and {UNLABELLED}"

@@ -1,8 +1,8 @@
 """Source `python:module.function`: the examples that the user's own function finds.
 
-The function gets `ingest.path` and returns or yields rows: the path of a file and its label, and
-optionally its split and its group, each None or empty if there is none. A file is in `ingest.path`,
-which DVC tracks, or in `data/pictures`, where the function may create files.
+The function gets `ingest.path`, and returns or yields rows. A row is the path of a file and its
+label, and optionally its split and its group, each None or empty if there is none. A file is in
+`ingest.path`, which DVC tracks, or in `data/pictures`, where the function may create files.
 """
 
 import os

@@ -49,13 +49,13 @@ Result = Inspected | str  # if the example was refused for its content, the reas
 
 
 class Memory:
-    """The three caches. If a store cannot be used, a warning is printed and examples are read.
+    """The three caches. If a store cannot be used, they print a warning, and examples are read.
 
     Threads may share it.
     """
 
     def __init__(self, kind: Kind, stamps: dict[Path, str]) -> None:
-        """Open the stores; `stamps` are those of the examples, as far as they are trusted."""
+        """Open the stores; `stamps` are the trusted stamps of the examples."""
         self._kind, self._stamps = kind, stamps
         # A file that needs a missing set of packages is refused only until the set is installed.
         # No file needs the set of weights.
@@ -69,7 +69,7 @@ class Memory:
         self._held: dict[str, list[Any]] = {}  # those that the store has
 
     def known(self, part: int, rows: Sequence[Found]) -> dict[Path, Result]:
-        """Return what is known about some examples by stamp or version, part `part` of them all."""
+        """Return the results known by stamp or version for `rows`, part `part` of all examples."""
         found: dict[Path, Result] = {}
         versions = {self._version(row): row.path for row in rows if row.identity}
         for key, numbers in self._store.get(list(versions)).items():
@@ -140,7 +140,7 @@ class Memory:
             one.close()
 
     def _of_part(self, part: int) -> dict[str, list[Any]]:
-        """Read the entries by stamp of a part, unless another library now reads some of them."""
+        """Read a part's entries by stamp, unless a different library now decodes some of them."""
         self._held, self._libraries = {}, {}
         for numbers in self._local.get([self._part(part)] if self._stamps else []).values():
             held = json.loads(numbers.tobytes())

@@ -71,9 +71,10 @@ def _lent(
 ) -> list[str]:
     """Return the digests of the training examples that are lent to the split val, one per class.
 
-    A class without a validation example lends the training example of the lowest hash, as long as
-    another one is left for training. Only an example that was drawn can move, and none of a group
-    with other members: groups are not divided, and to move one as a whole would move many.
+    A class without a validation example lends its training example with the lowest hash, if at
+    least one is left for training. Only an example whose split was drawn can move, and only if it
+    is the only one of its group: groups are not divided, and moving a whole group would move many
+    examples.
     """
     of_class = Counter((one.found.label, splits[one.digest]) for one in kept)
     members = Counter(one.found.group for one in kept if one.found.group)
@@ -105,7 +106,7 @@ def unlabelled(kept: list[Checked]) -> tuple[list[Checked], pd.DataFrame]:
 
 
 def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:
-    """Return the target columns, one row per example; empty if the target is the class."""
+    """Return the target columns, one row per example; no columns if the target is the class."""
     labels, values = [one.found.label for one in kept], [one.found.targets for one in kept]
     table = of_task(settings.task).table(labels, values, settings.targets or ())
     named = {TARGET + name: column for name, column in table.items()}
@@ -113,7 +114,7 @@ def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:
 
 
 def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams) -> dict[str, str]:
-    """Return where val and test come from: `DRAWN`, or another origin if the source assigned any.
+    """Return the origin of val and of test: `DRAWN` unless the source assigned some examples.
 
     Examples of the source's train split that `split` moved elsewhere count as drawn.
     """
@@ -131,9 +132,9 @@ def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams)
 def fate_of_splits(given: set[str], sizes: dict[str, float]) -> dict[str, str | dict[str, float]]:
     """Map each split of the source to a split, or to split sizes from which one is drawn.
 
-    Three splits stay as they are. If there are train and one other split (val or test), the other
-    is the test split, and validation examples are drawn from train. If there is only train, all
-    three are drawn from it. Examples without a split (the key "") are always drawn.
+    Three splits stay as they are. If the source has train and one more split (val or test), the
+    latter becomes the test split, and validation examples are drawn from train. If there is only
+    train, all three are drawn from it. Examples without a split (the key "") are always drawn.
     """
     fates: dict[str, str | dict[str, float]] = {"": sizes, **{name: name for name in given}}
     if given == {"train"}:

@@ -1,11 +1,11 @@
-"""Stamps of files: what changes whenever a file's content does, without reading the file.
+"""Stamps of files: values that change whenever a file's content does, found without reading it.
 
-A stamp is device, inode, size, and the times of the last change of content and of status (mtime
-and ctime, in nanoseconds). A program can set mtime back, but ctime is the kernel's own; a file that
-is renamed over another has its own inode. So an equal stamp means equal content, except in one
-case, which Git calls racy: two changes in one tick of the clock. Later runs therefore trust no
-stamp that was less than `SETTLED_NS` old when `ingest` looked at it, or that lay in the future,
-because the clock was set back.
+A stamp is device, inode, size, and the times of the last change of content and of status (mtime and
+ctime, in nanoseconds). A program can set mtime back, but only the kernel sets ctime; a file that is
+renamed over another has a different inode. So an equal stamp means equal content, except in a case
+that Git calls racy: two changes in one tick of the clock. Later runs therefore do not trust a stamp
+that was less than `SETTLED_NS` old when `ingest` looked at it, or that was in the future, because
+the clock had been set back.
 """
 
 import os
@@ -24,10 +24,10 @@ Stamp = tuple[str, int]  # its text, empty if there is no file, and the later of
 
 
 class Stamps:
-    """The stamps of the files that hold a source's examples, taken before these are read.
+    """The stamps of the files that hold a source's examples, taken before the examples are read.
 
-    `of_examples` has a text for each example whose stamps are trusted: it changes with the file, or
-    for a row of a table with the table or the matrix beside it.
+    `of_examples` has a text for each example whose stamps are trusted. The text changes with the
+    file or, if the example is a row, with its table or the matrix beside the table.
     """
 
     def __init__(self, tables: Iterable[Path]) -> None:

@@ -24,7 +24,7 @@ COLUMNS = ("label", "photograph", "split", "left", "top", "right", "bottom", "ac
 
 @dataclass(frozen=True)
 class Region:
-    """A row of the recipe: the box left <= x < right, top <= y < bottom of one photograph."""
+    """A row of the recipe: the box left <= x < right, top <= y < bottom in one photograph."""
 
     place: str  # file and line, for messages
     label: str

@@ -29,7 +29,7 @@ MOST_VALUES = 100  # in a column by which examples are sliced
 
 
 class Wanted(NamedTuple):
-    """How a table is written, and what is learned: its column `label`, or `targets` instead."""
+    """The format of a table, and what is learned: its column `label`, or `targets` instead."""
 
     targets: tuple[str, ...] = ()
     label: str = "label"
@@ -98,7 +98,7 @@ def table(root: Path, source: str, kind: Kind, wanted: Wanted = LABEL) -> Listin
 def of_row(
     row: Row, path: Path, reason: str, columns: tuple[str, ...], targets: tuple[str, ...]
 ) -> Found | Refused:
-    """Return the example at `path` with its row's values, refused if there is a `reason`."""
+    """Return the example at `path` with the values of its row; refuse it if there is a `reason`."""
     label, split, group = (tidy(row.get(name) or "") for name in ("label", "split", "group"))
     reason = reason or why_no_split(split)
     if not targets and split != UNLABELLED:
@@ -111,11 +111,11 @@ def of_row(
 
 
 def opened(root: Path, source: str, of_kind: str, wanted: Wanted) -> tuple[Path, examples.Table]:
-    """Return the table's path and the table, which has labels or targets, and examples or paths.
+    """Return a table's path and the table, which has labels or targets, and examples or paths.
 
     The label's column is called `label`, whatever its name in the file.
 
-    `of_kind` is the column for the kind's examples; empty if a table can only name files.
+    `of_kind` is the column of the kind's examples; empty if a table can only name files.
 
     Raises:
         DataError: the table does not exist, cannot be read, or lacks a column.
@@ -160,7 +160,7 @@ def opened(root: Path, source: str, of_kind: str, wanted: Wanted) -> tuple[Path,
 
 
 def _what_to_name(file: Path, columns: list[str], wanted: Wanted, absent: list[str]) -> str:
-    """Return which parameter could help if the columns `absent` are not among `columns`."""
+    """Return which parameter could help if the columns `absent` are missing from `columns`."""
     if len(columns) == 1 and file.suffix == ".csv":
         separator = examples.guessed(file).separator
         if separator != wanted.dialect.separator and separator in columns[0]:
@@ -192,7 +192,7 @@ def _with_label(whole: examples.Table, column: str) -> examples.Table:
 def _rewritten(file: Path, whole: examples.Table) -> Path:
     """Write the examples of a CSV table in UTF-8 with commas; return the file.
 
-    Later stages open an example by its path alone, and so by the one dialect that needs no words.
+    Later stages know only an example's path, so the file must be in the dialect that they assume.
     """
     copy = PICTURES / file.name
     with copy.open("w", encoding="utf-8", newline="") as lines:
@@ -213,7 +213,7 @@ def spelt(targets: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
 
 
 def _count_others(root: Path, file: Path, named: set[Path]) -> None:
-    """Print how many files in the folder are not named in the table."""
+    """Print how many files in the folder the table does not name."""
     others = len(set(walk(root)[0]) - named - {file, file.with_name(MATRIX)})
     if others:
         print(f"ingest: {others} other files in {root} are not named in {file.name}")

@@ -31,7 +31,7 @@ TORCHVISION_SPLITS = {
 def torchvision_dataset(name: str, root: Path) -> Listing:
     """Download torchvision's classification set `name` into `root`, and list its pictures.
 
-    The pictures are written losslessly to `data/pictures/` as PNG, in a folder for their class.
+    The pictures are written losslessly to `data/pictures/` as PNG, in a folder for each class.
 
     Raises:
         DataError: there is no such set, it does not have pictures with one class each, or it cannot
