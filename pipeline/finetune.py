@@ -183,7 +183,8 @@ def refit(
         TrainingError: the loss did not stay finite.
     """
     print(
-        "finetune: chosen, so the network is trained again with validation examples (train.refit)",
+        "finetune: the finetuned network is chosen and trained again, with validation examples too"
+        " (train.refit)",
         flush=True,
     )
     none = Labelled([], [], both.labels[:0])

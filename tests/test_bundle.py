@@ -200,7 +200,7 @@ def test_a_second_run_writes_the_same_bytes_and_loads_no_torch(project, tmp_path
         ("bundle.json", b'{"schema": 99}', "has schema 99"),
         ("model.onnx", None, "cannot be opened"),
         ("model.onnx", b"\x08\x0a", "cannot be opened"),
-        ("head.safetensors", b"", "are not a head"),
+        ("head.safetensors", b"", "do not describe a head"),
         ("neighbours.safetensors", b"\x00", "cannot be read"),
         ("neighbours.json", b"[]", "is damaged"),
     ],

@@ -91,7 +91,9 @@ def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsy
     train()
     capsys.readouterr()
     finetune()
-    assert "so the network is trained again with validation examples" in capsys.readouterr().out
+    assert (
+        "network is chosen and trained again, with validation examples" in capsys.readouterr().out
+    )
     report, curve = json.loads(FINETUNE.read_text()), pd.read_csv(FINETUNE_CURVE)
     frozen, finetuned = report["validation"]["frozen"], report["validation"]["finetuned"]
     assert curve["epoch"].tolist() == [0, 1, 2]

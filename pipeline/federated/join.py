@@ -136,7 +136,7 @@ def chosen(folders: Sequence[Path], settings: Params) -> tuple[list[Submission],
     alike = []
     for one in fitting:
         if (has := one.sums.dimension) != most_common:
-            reason = f"it has {has} features, and most have {most_common}"
+            reason = f"it has {has} features, but most submissions have {most_common}"
             left_out.append(LeftOut(one.folder, reason))
         else:
             alike.append(one)
@@ -165,7 +165,7 @@ def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
                 return f"{name} is {has!r:.60}, but {wants!r:.60} in this project's params.yaml"
         elif has["fingerprint"] != wants["fingerprint"]:
             one, other = (f"{b['name']:.60} ({b['fingerprint'][:8]})" for b in (has, wants))
-            return f"its backbone is {one}, and {other} in this project"
+            return f"its backbone is {one}, but {other} in this project"
     return ""
 
 
@@ -177,12 +177,14 @@ def _newest(of_site: list[Submission]) -> tuple[list[Submission], list[LeftOut]]
     last = max(one.number for one in of_site)
     newest = [one for one in of_site if one.number == last]
     others = [
-        LeftOut(one.folder, f"submission {one.number} of {one.site} is replaced by {last}", False)
+        LeftOut(
+            one.folder, f"submission {last} of {one.site} replaces submission {one.number}", False
+        )
         for one in of_site
         if one.number < last
     ]
     if len({one.about["sums"] for one in newest}) > 1:
-        reason = f"there are two different submissions {last} of {newest[0].site}"
+        reason = f"{newest[0].site} sent two different submissions with the number {last}"
         return [], others + [LeftOut(one.folder, reason) for one in newest]
     same = f"it is the same as {newest[0].folder}"
     again = [LeftOut(one.folder, same, False) for one in newest[1:]]

@@ -86,8 +86,8 @@ class Ledger:
             return secrets.token_hex(8)
         if self.last.site != site:
             raise DataError(
-                f"this project submits as {self.last.site} ({self.file}): keep this name, or its"
-                f" examples would count twice, also as {site}"
+                f"this project has submitted as {self.last.site} ({self.file}): keep this name,"
+                f" because as {site} its examples would count twice"
             )
         return self.last.id
 
@@ -123,7 +123,7 @@ class Ledger:
             stream.seek(0)
             there = stream.read()
             if there[: there.rfind(b"\n") + 1] != self._whole:
-                raise DataError(f"another process added to {self.file}; run again")
+                raise DataError(f"another process changed {self.file}; run the command again")
             stream.truncate(len(self._whole))
             line = (json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode()
             stream.write(line)

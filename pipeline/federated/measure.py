@@ -96,7 +96,10 @@ def run(bundle: Path) -> None:
     for name, apart in differences.items():
         print(f"measure: {_in_words(name, figures['joined'], figures['own'], apart)}")
     if foreign.any():
-        print(f"measure: {foreign.sum()} predictions of the joined head are classes of other sites")
+        print(
+            f"measure: {foreign.sum()} predictions of the joined head are classes that only other"
+            " sites have"
+        )
     print(f"measure: {MEASURED} has these metrics, but no names of classes or examples")
 
 

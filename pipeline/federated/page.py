@@ -39,8 +39,8 @@ def page(
     fewest = min(counts.items(), key=lambda item: (item[1], item[0]))
     parts = [
         f"# What leaves this site: submission {number} of {about['site']}",
-        f"The folder `{folder}` may leave. This page and `{ledger.file}` stay: the ledger has a"
-        " digest of every example.",
+        f"The folder `{folder}` may leave this site. Keep this page and `{ledger.file}` here: the"
+        " ledger has a digest of every example.",
         _table(
             "file | bytes | content",
             [
@@ -49,12 +49,12 @@ def page(
             ],
         ),
         _table("sum | shape | numbers | what it is", _sums(dimension, classes, bool(noise))),
-        "The folder has no example, no file name and no single feature vector.",
-        "## How many examples the sums are over",
-        f"{examples:,} examples of {classes} classes, which are {rows:,} vectors of"
+        "The folder contains no examples, no file names and no single feature vectors.",
+        "## How many examples are summed",
+        f"{examples:,} examples of {classes} classes, which give {rows:,} vectors of"
         f" {dimension:,} numbers: every training example in each of its views, and every"
-        " validation example if `train.refit` is true. The fewest examples are"
-        f" {fewest[1]:,}, of class {fewest[0]}.",
+        f" validation example if `train.refit` is true. The smallest class is {fewest[0]}, with"
+        f" {fewest[1]:,} examples.",
         _counts(counts),
         "## What can be inferred from it",
         *_readable(rows, dimension, fewest, ledger, near, noise),
@@ -69,7 +69,12 @@ def _sums(dimension: int, classes: int, noisy: bool) -> list[list[str]]:
     triangle = dimension * (dimension + 1) // 2
     of_classes, count = f"[{classes}]", f"{classes:,}"
     described = [
-        ["`gram`", f"[{triangle}]", f"{triangle:,}", "sum of the products of every two features"],
+        [
+            "`gram`",
+            f"[{triangle}]",
+            f"{triangle:,}",
+            "sum of the products of each pair of features",
+        ],
         [
             "`class_sums`",
             f"[{classes}, {dimension}]",
@@ -131,7 +136,7 @@ def _readable(
         whose = "the sum of their vectors" if differs > 1 else "its vector"
         risks.append(
             f"**{differing(label, differs)} from submission {number}: anyone who has both can"
-            f" compute {whose} by subtracting.** Send this submission only if that is acceptable,"
+            f" compute {whose} by subtraction.** Send this submission only if that is acceptable,"
             " or wait until more examples have changed."
         )
     return risks
@@ -148,7 +153,10 @@ def _together(noise: Mapping[str, Any] | None) -> list[str]:
     if not noise:
         return []
     if noise["total_epsilon"] is None:
-        return ["**An earlier submission had no noise, so all together have no such bound.**"]
+        return [
+            "**An earlier submission had no noise, so there is no such bound for all of them"
+            " together.**"
+        ]
     total, delta = noise["total_epsilon"], noise["delta"]
     return [f"All submissions so far together are ({total:.3g}, {delta:g})-differentially private."]
 
@@ -161,7 +169,7 @@ def _history(ledger: Ledger) -> str:
         privacy = f"({noise['epsilon']:g}, {noise['delta']:g})" if noise else "none"
         changed = f"{count(before, held):,}" if place else "–"
         rows.append([str(entry.number), entry.when, f"{len(held):,}", changed, privacy])
-    columns = "number | when (UTC) | examples | differing from the one before | noise (ε, δ)"
+    columns = "number | when (UTC) | examples | different from the one before | noise (ε, δ)"
     return _table(columns, rows)
 
 

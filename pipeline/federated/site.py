@@ -108,14 +108,14 @@ def run(
         whose = "the sum of their vectors" if differs > 1 else "its vector"
         print(
             f"site: warning: {differing(label, differs)} from submission {number}: anyone who has"
-            f" both can compute {whose} by subtracting"
+            f" both can compute {whose} by subtraction"
         )
     print(
         f"site: submission {last.number} of {name}, {sum(counts.values()):,} examples of"
         f" {len(classes)} classes: {_megabytes(folder)} in {folder}"
     )
     if noise:
-        of_all = "no bound, because one had no noise" if total is None else f"{total:.3g}"
+        of_all = "no bound, because one of them had no noise" if total is None else f"{total:.3g}"
         print(f"site: noise with epsilon {noise.epsilon:g}; for all submissions together {of_all}")
     print(f"site: {PAGE} describes what you send; keep {LEDGER} here")
 
@@ -180,12 +180,12 @@ def _require_many(counts: Counter[str], least: int) -> None:
         count, label = few[0]
         more = f" ({len(few)} classes have fewer)" if len(few) > 1 else ""
         raise DataError(
-            f"class {label} has {count} example{'s' * (count > 1)}, and sums of fewer than {least}"
-            f" reveal too much of each{more}: add examples, or leave that class out of the data"
+            f"class {label} has {count} example{'s' * (count > 1)}, but a sum of fewer than {least}"
+            f" reveals too much about each{more}: add examples, or leave that class out of the data"
         )
     if sum(counts.values()) < LEAST_TOTAL:
         raise DataError(
-            f"sums of {sum(counts.values())} examples would reveal too much of each: use"
+            f"sums of {sum(counts.values())} examples would reveal too much about each: use"
             f" {LEAST_TOTAL} or more"
         )
 

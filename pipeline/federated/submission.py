@@ -200,7 +200,7 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
             raise ValueError(f"{about['site']!r:.60} is not a name for a site")
         number, dimension, power = about["number"], network["dimension"], about["power"]
         if not all(type(one) is int and 0 < one < MOST for one in (number, dimension)):
-            raise ValueError("number and dimension have to be whole numbers from 1")
+            raise ValueError("number and dimension have to be whole numbers above 0")
         if type(power) not in (int, float):
             raise TypeError("power is not a number")
         return classes, dimension, None if noise is None else _noise(noise)
@@ -219,11 +219,11 @@ def _noise(content: Any) -> Noise:
         float(content[name]) for name in ("epsilon", "delta", "clip", "spread")
     )
     if not all(type(value) in (int, float) for value in content.values() if value is not None):
-        raise TypeError("a value of the noise is not a number")
+        raise TypeError("a parameter of the noise is not a number")
     if not (min(epsilon, spread) > 0 and 0 < delta < 1 and LEAST < clip < LARGEST):
         raise ValueError(
-            f"epsilon {epsilon:g}, delta {delta:g}, clip {clip:g} and spread {spread:g} do not"
-            " describe noise"
+            f"epsilon {epsilon:g}, delta {delta:g}, clip {clip:g} and spread {spread:g} are not"
+            " possible parameters of noise"
         )
     noise = Noise(epsilon, delta, clip)
     if spread < (least := NEARLY * privacy.least_scale(noise) * clip**2):
@@ -297,8 +297,8 @@ def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
     if not (rows > 0).all() or rows.max() > MOST:
         place = int(np.argmax(~(rows > 0) | (rows > MOST)))
         raise DataError(
-            f"class {sums.classes[place]:.60} has {sums.rows[place]:g} rows, which such noise"
-            " does not explain"
+            f"class {sums.classes[place]:.60} has {sums.rows[place]:g} rows, which noise of this"
+            " spread cannot explain"
         )
     _require_small(sums, noise.clip, rows)
     gram, class_sums = sums.gram / noise.clip**2, sums.class_sums / noise.clip
@@ -310,7 +310,7 @@ def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
     if least < -ROUNDING * float(np.abs(np.diag(rest)).max()):
         raise DataError(
             "no examples have such sums: an eigenvalue is"
-            f" {-least / slack:.3g} times as negative as the noise explains"
+            f" {-least / slack:.3g} times as negative as the noise can explain"
         )
 
 

@@ -59,7 +59,7 @@ def calibrated(
         of, found = f"groups of {of}", round(held.weights.sum()) + held.lost
     least = math.ceil(round(MISSES / (1 - coverage), 6))
     if found < least:
-        why = f"{found} {of} are too few for a coverage of {coverage:g}, which takes {least}"
+        why = f"{found} {of} are too few for a coverage of {coverage:g}, which needs {least}"
         return PredictionSets(coverage, why)
     if TASKS[task].conformal == "intervals":
         residuals = np.abs(held.logits.astype(np.float64) - held.labels)

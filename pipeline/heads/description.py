@@ -214,7 +214,7 @@ def named_classes(content: Mapping[str, Any]) -> list[str]:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise TypeError("classes is not a list of strings")
     if not classes or len(set(classes)) < len(classes):
-        raise ValueError("classes is empty or names one twice")
+        raise ValueError("classes is empty or contains one twice")
     return classes
 
 
@@ -243,7 +243,7 @@ def _hyperparameters(content: Mapping[str, Any]) -> Hyperparameters | None:
     if given is None:
         return None
     if not isinstance(given, dict):
-        raise TypeError("hyperparameters is not a table")
+        raise TypeError("hyperparameters is not a JSON object")
     for name, value in given.items():
         right = isinstance(value, str) if name == "optimizer" else _is_number(value)
         if name == "scaling":
@@ -259,7 +259,7 @@ def _layers(content: Mapping[str, Any]) -> Layers:
         if not isinstance(name, str) or not _is_count(width):
             raise ValueError(f"layers: {name!r:.40} is {width!r:.40}")
     if layers and (layers[0].name != LAST or len({name for name, _ in layers}) < len(layers)):
-        raise ValueError("layers do not begin with the last one, or name one twice")
+        raise ValueError("layers does not begin with the last one, or contains one twice")
     return layers
 
 
@@ -272,7 +272,7 @@ def _sets(content: Mapping[str, Any], outputs: int, task: str) -> PredictionSets
 def _figures(content: Mapping[str, Any], name: str) -> dict[str, float | None]:
     figures = content.get(name, {})
     if not isinstance(figures, dict):
-        raise TypeError(f"{name} is not a table")
+        raise TypeError(f"{name} is not a JSON object")
     for figure, value in figures.items():
         if not (value is None or _is_number(value)):
             raise ValueError(f"{name}: {figure!r:.40} is {value!r:.40}")

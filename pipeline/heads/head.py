@@ -284,12 +284,16 @@ def load_head(
             f"{error.filename or weights} does not exist; run the train stage"
         ) from None
     except KeyError as error:
-        raise DataError(f"{weights} and {about} are not a head: {error} is missing") from None
+        raise DataError(
+            f"{weights} and {about} do not describe a head: {error} is missing"
+        ) from None
     except (SafetensorError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{weights} and {about} are not a head: {reason}") from None
+        raise DataError(f"{weights} and {about} do not describe a head: {reason}") from None
     if wrong:
-        raise DataError(f"{weights} and {about} are not a head: {wrong}; run the train stage again")
+        raise DataError(
+            f"{weights} and {about} do not describe a head: {wrong}; run the train stage again"
+        )
     if len(head.bias) != len(description.classes):
         raise DataError(
             f"{weights} has {len(head.bias)} outputs but {about} names "
@@ -322,7 +326,7 @@ def _misfit(head: Head) -> str:
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
-            return f"{name} is not of finite float32 numbers"
+            return f"{name} contains values that are not finite float32 numbers"
     shapes = {name: tensor.shape for name, tensor in tensors.items() if name != "idf"}
     if len(shapes) in (2, 4) and all(len(s) == 2 - ("bias" in n) for n, s in shapes.items()):
         outer = head.weight.shape[0] == len(head.bias)
@@ -331,7 +335,9 @@ def _misfit(head: Head) -> str:
             and head.weight.shape[1] == len(head.hidden_weight) == len(head.hidden_bias)
         )
         if outer and inner and head.idf is not None and head.idf.shape != (head.dimension,):
-            return f"idf has the shape {head.idf.shape}, for {head.dimension} features"
+            return (
+                f"idf has the shape {head.idf.shape}, but the head takes {head.dimension} features"
+            )
         if outer and inner:
             return ""
     return f"its tensors {shapes} do not fit together"

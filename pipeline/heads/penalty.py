@@ -136,7 +136,7 @@ class Choice:
         """Return what `train` prints."""
         if not self.examples:
             return [
-                f"weight decay {self.weight_decay:g}, as there are too few examples of a class for"
+                f"weight decay {self.weight_decay:g}, because a class has too few examples for"
                 " cross-validation"
             ]
         scale = " for features of variance 1" if self.candidate.scaling == PER_FEATURE else ""

@@ -53,8 +53,8 @@ def _of_all(features: Floats, mean: Floats) -> np.float32:
         square = np.einsum("nd,nd->n", exact, exact).mean() / len(mean)
     if not np.isfinite(square):
         raise DataError(
-            f"features go up to {np.abs(features).max():.3g}, too large for a head: divide the"
-            " vectors by a number, or lower train.power"
+            f"features go up to {np.abs(features).max():.3g}, which is too large for a head: divide"
+            " the vectors by a number, or lower train.power"
         )
     return np.float32(np.sqrt(square)) if square > 0 else np.float32(1)
 

@@ -80,7 +80,7 @@ class PredictionSets:
         if not (isinstance(coverage, float) and 0 < coverage < 1):
             raise ValueError(f"sets: coverage is {coverage!r:.40}")
         if TASKS[task].conformal is None:
-            raise TypeError("sets is not a table of this task")
+            raise TypeError("the task has no prediction sets")
         found = cls(
             coverage,
             randomised=_number(content, "randomised", 0.0),

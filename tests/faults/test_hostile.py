@@ -152,7 +152,7 @@ def test_brackets_without_end_are_one_line(copied: Path) -> None:
         file.write_text("[" * 200_000)
     with pytest.raises(DataError, match=r"is damaged: .*recursion"):
         Classifier(Path("bundle"))
-    with pytest.raises(DataError, match=r"are not a head: .*recursion"):
+    with pytest.raises(DataError, match=r"do not describe a head: .*recursion"):
         load_head(HEAD_WEIGHTS, HEAD)
 
 

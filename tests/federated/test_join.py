@@ -266,7 +266,7 @@ WRONG = {
     ),
     "number of 400 digits": (
         lambda folder: rewrite(folder, number=10**400),
-        "number and dimension have to be whole numbers from 1",
+        "number and dimension have to be whole numbers above 0",
     ),
     "nested": (
         lambda folder: (folder / "submission.json").write_text("[" * 200_000),
@@ -276,7 +276,7 @@ WRONG = {
         lambda folder: rewrite(
             folder, noise=NOISE | {"more": reduce(lambda a, _: [a], "." * 400, 1)}
         ),
-        "a value of the noise is not a number",
+        "a parameter of the noise is not a number",
     ),
     "half a letter": (lambda folder: rewrite(folder, classes=["a", "\ud800"]), "surrogates"),
     "a name with escapes": (
@@ -340,7 +340,7 @@ WRONG = {
         lambda folder: rewrite(
             folder, lambda held: held["rows"].__imul__(-100), noise=NOISE | {"spread": 17.0}
         ),
-        "rows, which such noise does not explain",
+        "rows, which noise of this spread cannot explain",
     ),
     "power": (lambda folder: rewrite(folder, power=0.5), "train.power is 0.5, but 1.0 in this"),
     "precision": (
@@ -522,7 +522,7 @@ def test_another_dimension_than_most_have_is_left_out(server, tmp_path, capsys):
     with other.inside():
         site.run("cork")
     join.run([other.folder / "site/cork", *NAMES])
-    assert "it has 7 features, and most have 6" in capsys.readouterr().out
+    assert "it has 7 features, but most submissions have 6" in capsys.readouterr().out
 
 
 def test_features_of_another_backbone_do_not_outvote_a_good_site(server, capsys):
@@ -553,7 +553,7 @@ def test_the_same_site_twice_counts_once_and_the_newest(server, tmp_path, capsys
     rewrite(again.folder / "site/lima", id=told["id"])
     join.run([*NAMES, again.folder / "site/lima"])
     said = capsys.readouterr().out
-    assert "lima is left out: submission 1 of lima is replaced by 2" in said
+    assert "lima is left out: submission 2 of lima replaces submission 1" in said
     assert "3 sites joined (lima 2, oslo 1, pune 1)" in said
 
 
@@ -573,7 +573,9 @@ def test_two_submissions_of_one_number_are_left_out(server, tmp_path, capsys):
     shutil.copytree(Path("lima"), tmp_path / "other")
     rewrite(tmp_path / "other", lambda held: held["gram"].__imul__(2.0))
     join.run([*NAMES, tmp_path / "other"])
-    assert capsys.readouterr().out.count("two different submissions 1 of lima") == 2
+    assert (
+        capsys.readouterr().out.count("lima sent two different submissions with the number 1") == 2
+    )
 
 
 def test_nothing_to_join_is_an_error_and_so_is_one_class(server):

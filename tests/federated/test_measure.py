@@ -108,7 +108,9 @@ def test_a_class_that_one_of_the_two_lacks_is_a_wrong_prediction(sites, monkeypa
     assert {"accuracy"} == set(found["difference"])
     # wasps, which pune does not have, are among the predictions
     foreign = found["predicted_as_foreign_classes"]
-    assert f"{foreign} predictions of the joined head are classes of other sites" in said
+    assert (
+        f"{foreign} predictions of the joined head are classes that only other sites have" in said
+    )
     assert 0 < foreign <= 28 - 28 * joined["accuracy"]
 
 

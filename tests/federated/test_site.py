@@ -67,7 +67,7 @@ def test_the_page_tells_files_shapes_counts_and_the_fewest_examples(oslo):
     triangle = DIMENSION * (DIMENSION + 1) // 2
     assert f"| `gram` | [{triangle}] | {triangle} |" in text
     assert f"| `class_sums` | [2, {DIMENSION}] |" in text
-    assert "The fewest examples are 16, of class ants." in text
+    assert "The smallest class is ants, with 16 examples." in text
     assert "can compare it with the mean" in text
 
 
@@ -143,7 +143,7 @@ def test_features_of_another_power_do_not_give_an_example_away(oslo, capsys):
 def test_the_sum_of_a_class_of_one_example_is_its_vector_hence_the_bound(oslo):
     lonely = int(used(oslo).index[oslo.examples["split"][used(oslo).index] == "val"][0])
     oslo.relabel(lonely, "moths")
-    with pytest.raises(DataError, match=r"class moths has 1 example, and sums of fewer than 5"):
+    with pytest.raises(DataError, match=r"class moths has 1 example, but a sum of fewer than 5"):
         site.run("oslo")
     assert not Path("site").exists()
     site.run("oslo", least=1)
@@ -227,7 +227,7 @@ def test_two_that_submit_at_once_do_not_lose_a_line(oslo):
     site.run("oslo")
     told = vars(late.entries[0])
     names = ("when", "site", "id", "of", "settings", "sums")
-    with pytest.raises(DataError, match="another process added to"):
+    with pytest.raises(DataError, match="another process changed"):
         late.append({}, **{name: told[name] for name in names})
     assert len(Ledger(site.LEDGER).entries) == 2
 
@@ -261,13 +261,13 @@ def test_one_that_submits_while_another_writes_loses_no_line(begun, tmp_path, mo
     other.join()
     held = [digest for entry in Ledger(file).entries[begun:] for digest in entry.added]
     # which of the two threads comes to note its end first is chance
-    assert ended == {"b": "written", "c": f"another process added to {file}; run again"}
+    assert ended == {"b": "written", "c": f"another process changed {file}; run the command again"}
     assert held == ["b"]
 
 
 def test_a_project_keeps_its_name(oslo):
     site.run("oslo")
-    with pytest.raises(DataError, match="this project submits as oslo"):
+    with pytest.raises(DataError, match="this project has submitted as oslo"):
         site.run("bergen")
 
 
@@ -292,7 +292,7 @@ def test_too_few_examples_in_all_are_refused(tmp_path, oslo, monkeypatch):
     few = Site(tmp_path / "few", 0, {"ants": 9, "bees": 9})
     monkeypatch.chdir(few.folder)
     with pytest.raises(
-        DataError, match="sums of 16 examples would reveal too much of each: use 20"
+        DataError, match="sums of 16 examples would reveal too much about each: use 20"
     ):
         site.run("few")
 
@@ -327,7 +327,7 @@ def test_noise_leaves_no_exact_count_and_is_drawn_once(oslo, capsys):
 def test_noise_does_not_undo_a_submission_without(oslo, capsys):
     site.run("oslo")
     site.run("oslo", epsilon=8.0, clip=4.0)
-    assert "no bound, because one had no noise" in capsys.readouterr().out
+    assert "no bound, because one of them had no noise" in capsys.readouterr().out
     assert submission.read(FOLDER).about["noise"]["total_epsilon"] is None
     assert "An earlier submission had no noise" in site.PAGE.read_text()
 

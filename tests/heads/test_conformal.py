@@ -101,7 +101,7 @@ def test_examples_that_are_alone_in_their_class_are_held_by_no_set() -> None:
 
 def test_too_few_examples_for_the_coverage_are_one_sentence() -> None:
     told = calibrated(blobs(60, 0), HEADS["ridge"])
-    why = "60 training and validation examples are too few for a coverage of 0.9, which takes 100"
+    why = "60 training and validation examples are too few for a coverage of 0.9, which needs 100"
     assert told == PredictionSets(0.9, why)
     table = coverage.table(told, np.eye(3), NONE, ["a", "b", "c"])
     assert table.empty

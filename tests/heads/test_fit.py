@@ -335,7 +335,9 @@ def test_features_of_any_size_are_learned_from(factor: float, optimizer: str) ->
 
 def test_features_that_have_no_scale_are_refused_in_one_line() -> None:
     features = np.array([[3e38, -3e38], [-3e38, 3e38], [3e38, 3e38]], np.float32)
-    with pytest.raises(DataError, match=r"go up to 3e\+38, too large for a head: divide") as raised:
+    with pytest.raises(
+        DataError, match=r"go up to 3e\+38, which is too large for a head: divide"
+    ) as raised:
         centre_and_scale(features - np.float32(0))
     assert "\n" not in str(raised.value)
 
