@@ -36,7 +36,7 @@ from .tasks import TASKS
 
 
 def train() -> None:
-    """Train a head for each combination; save the best on the validation examples."""
+    """Train a head for each combination; save the one that is best on the validation examples."""
     settings = params.load(kinds.schema).train
     combinations = every_combination(settings)
     descending = [one for one in combinations if one.optimizer not in CLOSED_FORMS]
@@ -136,7 +136,7 @@ def train() -> None:
 
 
 def layers_of(asked: str) -> Layers:
-    """Return the layers in `train.layers`; empty for the last one alone.
+    """Return the layers in `train.layers`; empty for the last layer alone.
 
     Raises:
         DataError: inner blocks are requested, and `extract` found none in the network.

@@ -92,7 +92,7 @@ class Memory:
         return found
 
     def inspect(self, examples: Sequence[tuple[bytes, str]]) -> list[tuple[Any, ...] | str]:
-        """Return `Kind.inspect` of each example's data, known by its digest, or why it is refused.
+        """Return `Kind.inspect` of each example, cached by digest, or why the example is refused.
 
         Refusals are not cached by content.
         """

@@ -1,9 +1,9 @@
 """Merge small shards into large ones, and evict unused entries if the limit is exceeded.
 
 One process at a time does this: the one that created the object `committer`. The lock only saves
-work: two processes at once would write entries twice and lose none. A merged shard is written
-before its source shards are deleted, so a process killed in between leaves duplicates and loses
-nothing.
+work: two processes at once would write entries twice, but lose none. A merged shard is written
+before its source shards are deleted, so a process that is killed in between leaves duplicates, but
+loses nothing.
 
 Each run records the keys that it requested in an object `listings/HASH`. The listing has the keys
 of `data/features`. Every run that requests the same keys writes it again, so its modification time
@@ -42,7 +42,7 @@ class Committer:
     """Merges shards and evicts entries in one bucket. Its methods raise obstore's exceptions."""
 
     def __init__(self, client: Any, limit: int | None, pool: Executor) -> None:
-        """Send no request yet; `limit` is in bytes, and `pool` runs the requests."""
+        """Prepare, without a request; `limit` is in bytes, and `pool` runs the requests."""
         self._client, self._limit, self._pool = client, limit, pool
 
     def listed(self) -> list[Listed]:
@@ -134,7 +134,8 @@ class Committer:
         """Delete shards that no recent run requested, oldest first, until the limit is met.
 
         Returns:
-            the names of the deleted shards, and of shards to rewrite without some entries.
+            the names of the deleted shards, and of the shards that have to be rewritten without
+            some entries.
         """
         from obstore import get_range
 

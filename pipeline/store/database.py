@@ -65,9 +65,9 @@ class Database:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the lock that a process needs to write to the file, open it or replace it.
+        """Hold the lock that a process needs to write, open or replace the file.
 
-        SQLite has a lock for writers, but its wait is unfair, and checkpoints skip it.
+        SQLite has a lock for writers, but waiting for it is unfair, and checkpoints do not take it.
         """
         with (self.folder / "lock").open("a") as lock:
             until = time.monotonic() + PATIENCE_S
@@ -135,7 +135,7 @@ class Database:
         return database
 
     def _open_read_only(self, refusal: Exception) -> sqlite3.Connection:
-        """Open the file if the folder is read-only, or the disk too full for more files."""
+        """Open the file for reading, if the folder is read-only or the disk is too full."""
         try:
             # Without a log the file is complete, and SQLite can read it without other files.
             logged = self._log.exists() and self._log.stat().st_size
@@ -193,7 +193,7 @@ class Database:
             raise self.problem(error) from error
 
     def _is_damage(self, error: BaseException) -> bool:
-        """Return whether an error means damage: on an intact file no statement here is invalid."""
+        """Return whether an error means damage: on an intact file, no statement here is invalid."""
         if isinstance(error, UnicodeDecodeError):
             return True  # SQLite quotes a damaged schema in its message
         code = getattr(error, "sqlite_errorcode", 0)

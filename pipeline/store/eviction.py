@@ -18,7 +18,7 @@ class Eviction:
     """Keeps a store within its limit of bytes."""
 
     def __init__(self, database: Database, limit: int) -> None:
-        """Count entries used from now on as used by the current run."""
+        """Treat entries that are used from now on as used by the current run."""
         self.database, self.limit, self.began = database, limit, now()
         self._exceeds = False  # whether the entries of this run alone exceed the limit
 
@@ -50,7 +50,7 @@ class Eviction:
                 database.connection.executescript(f"PRAGMA incremental_vacuum({pages})")
 
     def _evict(self, fraction: float, found: set[bytes]) -> int:
-        """Delete this fraction of the entries, least recently used first, but none of this run."""
+        """Delete a fraction of the entries, least recently used first, except those of this run."""
         keys = sorted(found)  # in the table's order, so that each page is written once
         for start in range(0, len(keys), STAMPS_AT_ONCE):
             with self.database.transaction() as connection:
@@ -84,7 +84,7 @@ def delete(connection: sqlite3.Connection, rows: Sequence[tuple[bytes, int]]) ->
 
 
 def stored_bytes(length: int) -> int:
-    """Return an upper bound on the bytes in the file of an entry with `length` bytes of vector.
+    """Return an upper bound on the file's bytes for an entry with `length` bytes of vector.
 
     An entry takes 7 % more than `length` at 1280 dimensions; small vectors have more overhead.
     """

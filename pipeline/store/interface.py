@@ -20,7 +20,7 @@ class Store(Protocol):
         """Return the features of `keys`, read-only float32 vectors; missing keys are left out."""
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """Return the stored checksums of `keys` without reading the vectors; counts as a use.
+        """Return the stored checksums of `keys` without reading vectors; this counts as a use.
 
         Missing keys are left out. Only `get` detects damaged entries.
         """

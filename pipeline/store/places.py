@@ -38,7 +38,7 @@ def default_address() -> str | None:
 
 
 def default_place() -> str:
-    """Return where the features are: `default_address`, else `default_folder`."""
+    """Return where the features are: `default_address`, or else `default_folder`."""
     return default_address() or str(default_folder())
 
 
@@ -49,7 +49,7 @@ def default_folder() -> Path:
     the features are in a bucket, the default folder holds exports and checkpoints.
 
     Raises:
-        ParamsError: the folder is relative, so every clone would have another store.
+        ParamsError: the folder is relative, so every clone would have a different store.
     """
     chosen = _chosen()
     if chosen and not chosen.startswith("s3://"):
@@ -89,7 +89,7 @@ def checkpoints_folder() -> Path:
 def replacing(file: Path) -> Iterator[Path]:
     """Yield a temporary path; on success, rename it to `file`.
 
-    Several threads and processes, also in other containers, may write the same file at once.
+    Several threads and processes, even in different containers, may write the same file at once.
 
     Raises:
         StoreError: the folder of `file` cannot be written to.
@@ -113,5 +113,5 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def kept(folder: Path) -> list[Path]:
-    """List the exports or checkpoints in a folder, with unfinished files of killed processes."""
+    """List the exports or checkpoints in a folder, and unfinished files of killed processes."""
     return [file for file in folder.glob("*") if KEPT.fullmatch(file.name)]

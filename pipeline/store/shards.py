@@ -1,10 +1,11 @@
 """A shard: an immutable object with some entries of the store, as a safetensors file.
 
 Its name is a hash of its keys and their count. Storing the same keys again writes the same object,
-so a worker that is killed and restarted leaves no duplicates. The tensors are `keys` (uint64
-[n, 2], most significant half first), `ends` (uint64 [n]: the position in `values` where each vector
+so a worker that is killed and restarted leaves no duplicates. The tensors are `keys` (uint64 [n,
+2], most significant half first), `ends` (uint64 [n]: the position in `values` where each vector
 ends), `checksums` (uint64 [n]) and `values` (float32, all vectors one after the other). safetensors
-puts uint64 before float32, so everything but the vectors can be read from the beginning alone.
+puts uint64 before float32, so everything but the vectors is at the beginning of the file and can be
+read alone.
 """
 
 import json
@@ -31,8 +32,8 @@ Numbers = npt.NDArray[np.uint64]
 class Head:
     """The head of a shard: everything but its vectors.
 
-    `keys` [n, 2] as in the file, `ends` [n] as positions in `values`, `checksums` [n], and the byte
-    at which the vectors begin.
+    It has `keys` [n, 2] as in the file, `ends` [n] as positions in `values`, `checksums` [n], and
+    the byte at which the vectors begin.
     """
 
     keys: Numbers
@@ -41,7 +42,7 @@ class Head:
     begin: int
 
     def places(self, rows: npt.NDArray[np.int64]) -> tuple[list[int], list[int]]:
-        """Return the offsets of the first byte of each row's vector and of the one after it."""
+        """Return the offsets where each row's vector begins and ends (the byte after it)."""
         ends = self.ends[rows]
         starts = np.where(rows > 0, self.ends[rows - 1], 0)
         begins: list[int] = (self.begin + 4 * starts).tolist()

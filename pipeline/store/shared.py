@@ -7,7 +7,7 @@ that holds the lock merges small shards into large ones (`committer.py`).
 Guarantees, and how they are kept:
 
 - Crashes: nothing that was put is lost, because a merged shard is written before its source shards
-  are deleted. Duplicates in between do no harm.
+  are deleted. The duplicates until then do no harm.
 - Corruption: every vector has a CRC-32 over key and value; if it does not match, the entry counts
   as missing. Damaged entries are dropped when their shard is merged, at the end of the run that
   found them.
@@ -77,14 +77,14 @@ class SharedStore:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the store; send no more requests if an error ends the run."""
+        """Close the store; send no more requests if an error ended the run."""
         if error[0]:
             self._pool.shutdown()
         else:
             self.close()
 
     def close(self) -> None:
-        """Merge small shards if this process wrote some or found damage."""
+        """Close the store; merge small shards if this process wrote some or found damage."""
         try:
             if self._puts % JOINED_AFTER or self._sick:
                 self._join()
@@ -138,7 +138,7 @@ class SharedStore:
         return found
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """Return the stored checksums of `keys` without reading the vectors; counts as a use.
+        """Return the stored checksums of `keys` without reading vectors; this counts as a use.
 
         Missing keys are left out. Only `get` detects damaged entries.
         """
@@ -270,7 +270,7 @@ class SharedStore:
     def _write_asked(self) -> None:
         """Record which keys this run requested, so that they are not evicted.
 
-        Errors are ignored: a run without write access evicts nothing either.
+        Errors are ignored, because a run without write access does not evict anything either.
         """
         with self._turn:
             keys, self._asked = self._asked, []

@@ -24,7 +24,7 @@ STAMPS_HELD = 10_000  # uses kept in memory before they are written
 
 @dataclass(frozen=True)
 class Statistics:
-    """The size of a store; `bytes` is its size on disk, the times are of last uses."""
+    """The size of a store; `bytes` is its size on disk, the times are those of last uses."""
 
     entries: int
     bytes: int
@@ -81,8 +81,8 @@ class FeatureStore:
     def held(self, keys: Sequence[bytes]) -> set[bytes]:
         """Return the `keys` that have an entry; entries are not verified.
 
-        A later `put` does not evict them, because the run will read them. A call alone does not
-        count as a use.
+        A later `put` does not evict them, because the run will read them. A call of this method
+        alone does not count as a use.
         """
         with self._turn:
             found = self._file.attempt(lambda: self._held(keys))
@@ -90,7 +90,7 @@ class FeatureStore:
         return found
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """Return the stored checksums of `keys` without reading the vectors; counts as a use.
+        """Return the stored checksums of `keys` without reading vectors; this counts as a use.
 
         Missing keys are left out. Only `get` detects damaged entries.
         """
@@ -239,7 +239,7 @@ def open_store() -> Store:
 
 
 def open_local() -> Store:
-    """Open the store on this machine, also if the features are in a bucket."""
+    """Open the store on this machine, even if the features are in a bucket."""
     return FeatureStore(default_folder(), default_limit())
 
 

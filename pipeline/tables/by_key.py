@@ -1,4 +1,4 @@
-"""Features referenced by their keys in the store and a checksum each (`features: keys`).
+"""Features as references: their keys in the store and a checksum each (`features: keys`).
 
 Features are then stored only once, in the feature store. The keys and checksums in `data/features`
 identify the vectors to the bit, and later stages read them from the store.
@@ -36,7 +36,7 @@ def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:
 
     Args:
         views: number of rows of the table.
-        lengths: dimensions of the vectors of each network and inner block; 0 if unknown, which is
+        lengths: dimensions of the vectors of each network and inner block; 0 if unknown, and then
             not counted.
 
     Raises:
@@ -63,7 +63,7 @@ def kept(keys: Sequence[bytes], checksums: Mapping[bytes, int]) -> Kept:
 def columns(table: Kept, blocks: Sequence[str] = ()) -> dict[str, pa.Array]:
     """Convert to the columns of a shard: `key` and `checksum`, then `key_2` and so on.
 
-    Those of an inner block have its name, such as `key:blocks.4.2`.
+    The columns of an inner block have its name, such as `key:blocks.4.2`.
     """
     made = {}
     for number, (key, check) in enumerate(_names(table.shape[1] - len(blocks), blocks)):
@@ -74,7 +74,7 @@ def columns(table: Kept, blocks: Sequence[str] = ()) -> dict[str, pa.Array]:
 
 
 def is_of_keys(shard: pa.Table) -> bool:
-    """Return whether a shard has the columns that `columns` makes."""
+    """Return whether a shard has the columns that the function `columns` makes."""
     return "key" in shard.column_names
 
 
@@ -104,10 +104,10 @@ def vectors(
         wanted: rows [n, networks] of each split.
         every: all rows of the table [m, networks]; the store records that a run uses them.
         folder: the table's folder, for messages.
-        blocks: how many of the last columns are of inner blocks.
+        blocks: how many of the columns, the last ones, belong to inner blocks.
 
     Raises:
-        DataError: the store lacks some; the text has their number and the command to run.
+        DataError: the store lacks some of them; the text has their number and the command to run.
         StoreError: the store cannot be read.
     """
     needed = [key for rows in wanted.values() for key in _bytes(rows.reshape(-1))]
@@ -134,7 +134,7 @@ def vectors(
 
 
 def _read(rows: Kept, store: Store, blocks: int) -> tuple[Floats, int, int]:
-    """Read the features of rows; count the missing vectors, and those with another checksum.
+    """Read the features of rows; count missing vectors, and vectors with a different checksum.
 
     If either count is not 0, the features are incomplete.
     """

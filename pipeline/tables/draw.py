@@ -13,7 +13,8 @@ def draw(key: str, sizes: dict[str, float], seed: int) -> str:
 
     Args:
         key: an example's digest, or its group's name.
-        sizes: the fraction of each split; they add up to 1, and a split without one gets nothing.
+        sizes: the fraction of each split; the fractions add up to 1, and a split without one is
+            never drawn.
         seed: the random seed.
     """
     position = unit(f"{seed}:{key}")

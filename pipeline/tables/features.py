@@ -1,7 +1,7 @@
 """The features table between `extract` and the stages that read it: shards of Parquet.
 
-A row is a view: `digest` of the example, `view` number, `feature` (fixed-size list of float32).
-The features of an inner block are a column of their own, such as `feature:blocks.4.2`. With
+A row is a view: `digest` of the example, `view` number, `feature` (fixed-size list of float32). The
+features of an inner block have a column of their own, such as `feature:blocks.4.2`. With
 `extract.features: keys` a row has `key` and `checksum` instead of `feature`, `key_2` and so on for
 joined networks, and `key:blocks.4.2` for a block; the vectors are read from the feature store
 (`by_key.py`).
@@ -42,16 +42,16 @@ def write_shards(
     counts: bool = False,
     layers: Layers = (),
 ) -> None:
-    """Write exactly these rows to `folder`, replacing only the shards whose bytes differ.
+    """Write exactly these rows to `folder`, but replace only shards whose bytes differ.
 
     Args:
         folder: created if it does not exist; other files in it are removed.
-        parts: rows in any order, but all rows of a shard in the same part, so that only one part
-            is in memory: digests (SHA-256 of each row's example, 64 hex digits, length n), view
-            numbers (length n) and features [n, d], or the keys and checksums of `by_key.kept`
-            [n, networks]. Those of inner blocks are the last columns.
+        parts: rows in any order, but all rows of a shard in the same part, so that only one part is
+            in memory. A part is digests (SHA-256 of each row's example, 64 hex digits, length n),
+            view numbers (length n) and features [n, d], or the keys and checksums of `by_key.kept`
+            [n, networks]; the last columns are of inner blocks.
         counts: whether the features are term counts, which each shard's metadata records.
-        layers: the layers, which the metadata records too; empty for the last one alone.
+        layers: the layers, which the metadata records too; empty for the last layer alone.
 
     Raises:
         DataError: the lengths differ, or a pair of digest and view occurs twice.
@@ -124,7 +124,7 @@ def are_counts(folder: Path) -> bool:
 
 
 def layers_in(folder: Path) -> Layers:
-    """Return the layers whose features are in `folder`; empty if it is the last one alone.
+    """Return the layers whose features are in `folder`; empty for the last layer alone.
 
     The features are not read. A shard that cannot be read is skipped; `read_splits` raises the
     error.
@@ -191,7 +191,7 @@ def read_splits(
     """Join the features in `folder` with the manifest, for the rows of `splits` only.
 
     The training split has every view, the others view 0 only. A split without examples has n = 0.
-    The features are those of the last layer, and then those of the inner blocks in `layers`.
+    The features of the last layer come first, then those of the inner blocks in `layers`.
 
     Args:
         folder: as written by `write_shards`.
@@ -199,7 +199,7 @@ def read_splits(
         classes: the label at each position, or the names of the targets, as in `targets.names`.
         splits: any of train, val and test.
         power: the exponent for `power.raised`.
-        layers: those of the head; without any, only the last layer is read.
+        layers: the layers of the head; if empty, only the last layer is read.
 
     Raises:
         DataError: a shard is damaged, a row is missing or surplus, a feature is not finite, a label

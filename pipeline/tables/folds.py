@@ -18,13 +18,13 @@ def folds(
     numbers: bool,
     seed: int | str = "fold",
 ) -> Integers:
-    """Return the fold of each row, [n]; -1 for rows that are in the training part of every fold.
+    """Return the fold of each row, [n]; -1 for rows that are never held out.
 
     Rows with the same key are in the same fold, and all folds have about the same number of keys.
     Keys are dealt to the folds in the order of their rarest class, and within a class in the order
     of their hashes. So each class is spread over as many folds as possible; if all rows of a class
-    would be in one fold, they are in none. In multi-label tasks, each label that an example has
-    counts as a class, and so does each that it does not have.
+    would be in one fold, they are in none. In multi-label tasks, both having a label and not having
+    it count as classes.
 
     Args:
         keys: the digest of each row's example, or the name of its group.

@@ -16,14 +16,14 @@ TINY = np.float32(1e-12)  # a vector of zeros is not changed
 
 
 def beside(parts: Sequence[Floats]) -> Floats:
-    """Concatenate the features [n, d] of each network; those of one network are not changed."""
+    """Concatenate the features [n, d] of the networks; a single network's do not change."""
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([part / scale(part) for part in parts], axis=1)
 
 
 def parted(of_each: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
-    """Return the last layer of each network, and the inner blocks of all.
+    """Return the last layer of each network, and the inner blocks of all networks.
 
     Args:
         of_each: for each network its last layer and its inner blocks.
@@ -32,9 +32,9 @@ def parted(of_each: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
 
 
 def with_blocks(parts: Sequence[Floats], blocks: Sequence[Floats]) -> Floats:
-    """Concatenate the features of each network as `beside` does, and those of inner blocks.
+    """Concatenate the features of networks as `beside` does, and after them those of inner blocks.
 
-    A block has no scale yet: a head finds it on its training rows.
+    Blocks are not scaled here: a head finds their scale on its training rows.
     """
     last = beside(parts)
     return np.concatenate([last, *blocks], axis=1) if blocks else last

@@ -31,5 +31,5 @@ def by_layer(columns: NDArray[Number], layers: Sequence[Layer]) -> list[NDArray[
 
 
 def of_network(number: int, block: str) -> str:
-    """Return the name of a block of a joined backbone's network, numbered from 1."""
+    """Return the name of a block in a network of a joined backbone; `number` counts from 1."""
     return block if number == 1 else f"network_{number}/{block}"

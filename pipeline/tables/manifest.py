@@ -44,7 +44,7 @@ def write_manifest(
 
 
 def kind_in(path: Path) -> str:
-    """Return the kind of the manifest's examples; in manifests of older versions it is images.
+    """Return the kind of the manifest's examples; manifests of older versions are of images.
 
     Raises:
         DataError: as `read_manifest`.
@@ -53,7 +53,7 @@ def kind_in(path: Path) -> str:
 
 
 def task_in(path: Path) -> str:
-    """Return the task; manifests of older versions have one label per example.
+    """Return the task; in manifests of older versions, each example has one label.
 
     Raises:
         DataError: as in `read_manifest`, or this version does not have the task.

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 
 def raised(features: npt.NDArray[np.float32], power: float) -> npt.NDArray[np.float32]:
-    """Return `sign(x) |x|^power` of features of any shape, the input of heads; 1 changes nothing.
+    """Return `sign(x) |x|^power`, the input of heads, for features of any shape; 1 changes nothing.
 
     Power normalisation keeps a few large features from dominating the others (Perronnin et al.,
     ECCV 2010, section 3.2).

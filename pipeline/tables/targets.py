@@ -49,7 +49,7 @@ def of(rows: pd.DataFrame, names: Sequence[str]) -> npt.NDArray[np.int64] | npt.
         multi-label tasks 1, 0 or NaN (unknown), in regression the targets.
 
     Raises:
-        DataError: a label is not among the names, or the manifest has other targets.
+        DataError: a label is not among the names, or the manifest has different targets.
     """
     have = target_names(rows)
     if not have:
@@ -101,7 +101,7 @@ class Targets(Protocol):
 
         Args:
             manifest: all examples.
-            source: the name of the source of the examples in messages.
+            source: the name of the examples' source, for messages.
 
         Raises:
             DataError: an output of the head cannot be learned from the examples.
@@ -112,7 +112,7 @@ class Targets(Protocol):
     ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
         """Drop the outputs that cannot be learned from the training examples.
 
-        If nothing would remain, nothing is dropped, and `require` raises the error.
+        If no output would remain, none is dropped, and `require` raises the error.
 
         Returns:
             the manifest, the dropped outputs, and the path of each dropped example with the reason.
@@ -128,14 +128,14 @@ def of_task(task: str) -> Targets:
 
 
 def lacking(task: str, manifest: pd.DataFrame) -> dict[str, list[str]]:
-    """Return for each split the outputs without examples; splits without such are left out."""
+    """Return for each split the outputs without examples; a split that lacks none is left out."""
     counts = of_task(task).counts(manifest).reindex(columns=SPLITS, fill_value=0)
     gaps = {split: counts.index[counts[split] == 0].tolist() for split in SPLITS}
     return {split: gap for split, gap in gaps.items() if gap}
 
 
 def stop_at_numbers(labels: list[str], given: int) -> None:
-    """Stop if the labels look like measured values and not like names.
+    """Stop if the labels look like measured values rather than names.
 
     Numbers can be names (digits, house numbers) if they repeat: `given` is the number of labels
     with repetitions.

@@ -1,4 +1,4 @@
-"""Random numbers that depend only on a key, so that other examples do not change them."""
+"""Random numbers that depend only on a key, and so on no other example."""
 
 import hashlib
 

@@ -9,7 +9,7 @@ SEPARATOR = "|"  # between the labels of an example
 
 
 class Measure(NamedTuple):
-    """The meaning of a measure: whether lower is better, its range, and whether it has a unit.
+    """The meaning of a metric: whether lower is better, its range, and whether it has a unit.
 
     A metric with a unit has the unit of the targets, and is rounded to significant digits rather
     than decimals. `words` is its display name, if that differs from its name in tables.
@@ -30,7 +30,7 @@ LOG_LOSS = Measure(lower_is_better=True, most=math.inf)
 class Task:
     """A task: words, loss, form of a prediction, main metric, and what it does not support.
 
-    `name` is the name of its folder, and its value of `ingest.task`.
+    `name` is the name of its folder, and the value of `ingest.task` that selects the task.
     """
 
     name: str
@@ -80,5 +80,5 @@ class Task:
 
     @property
     def thresholds(self) -> bool:
-        """Whether each output has its own threshold, above which it is predicted."""
+        """Whether each output has its own threshold, from which on it is predicted."""
         return self.activation == "sigmoid"

@@ -39,7 +39,7 @@ SURER = 0.05
 
 @dataclass(frozen=True)
 class Source:
-    """The labelled examples, and how `train` trained its head on them.
+    """The labelled examples, and the settings with which `train` trained its head on them.
 
     `train` has every view. `refit` says whether the head was refitted on `train` and `val`.
     """
@@ -66,7 +66,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Method:
-    """A head for the target, with its training examples as it has seen them.
+    """A head for the target, with its training examples as it saw them.
 
     `unrefitted` is the head before it was refitted with validation examples, and `kept` its
     metrics. `calibration` was fitted on the validation examples.
@@ -112,7 +112,7 @@ def trained(source: Source) -> Method:
 
 
 def methods(source: Source, target: Floats) -> dict[str, Method]:
-    """Return all heads by name; counts of terms cannot be rotated, so they have no aligned head.
+    """Return all heads by name; without an aligned head for term counts, which cannot be rotated.
 
     Args:
         source: the labelled examples.
@@ -130,7 +130,7 @@ def methods(source: Source, target: Floats) -> dict[str, Method]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known without target labels.
+    """What is known about the methods without target labels.
 
     `information` is the mutual information between the target examples and each method's
     predictions. `doubt` is the mean entropy of a prediction. Both are in nats.
@@ -160,7 +160,7 @@ def entropy(probabilities: Doubles) -> Doubles:
 
 
 def choose(known: Evidence, classes: int) -> tuple[str, str]:
-    """Return the method to use and the reason, in words, by the rule of docs/adapt.md.
+    """Return the method to use, by the rule of docs/adapt.md, and the reason in words.
 
     Aligning features does much harm if only the class priors differ. It is therefore used only if
     its predictions are much more informative.

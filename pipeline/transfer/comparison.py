@@ -5,8 +5,8 @@ the same penalty for all, the ranking would depend more on the penalty than on t
 (Kornblith et al., CVPR 2019). A candidate is measured by its loss on examples that the probe has
 not seen. The loss is the log loss in classification and multi-label tasks. In regression it is half
 the squared error, in units of the targets' standard deviation. Candidates are compared on the same
-examples, so their difference can be estimated more precisely than either loss. The p-values are
-corrected for the number of comparisons.
+examples, so the difference of two losses can be estimated more precisely than either loss. The
+p-values are corrected for the number of comparisons.
 """
 
 import itertools
@@ -63,7 +63,7 @@ class Candidate:
     """A backbone, or several joined by `+`, on n examples.
 
     `losses` [n] are the out-of-fold losses, and `groups` [n] the groups of the examples. `score` is
-    the metric of `comparing` of all out-of-fold predictions. `milliseconds` is the time to predict
+    the metric of `comparing` for all out-of-fold predictions. `milliseconds` is the time to predict
     one example, `weight_decay` the penalty with the lowest loss, and `dimension` the number of
     features.
     """
@@ -98,7 +98,8 @@ def compare(
     Features that are in the feature store are not computed again.
 
     Args:
-        extracting: settings, whose backbone is used with its weights and pooling.
+        extracting: the settings of `extract`; their backbone is compared with its weights and
+            pooling.
         power: power that features are raised to.
         names: names of the candidates, as in `rank.backbones`.
         manifest: manifest of the examples.
@@ -145,7 +146,7 @@ def compare(
 
 
 def spelled(network: Backbone) -> str:
-    """Return the name of a network as a candidate."""
+    """Return the name that a network has as a candidate."""
     return f"random:{network}" if network.weights == "random" else str(network)
 
 
@@ -265,7 +266,7 @@ def rotated(features: Floats) -> Floats:
     """Rotate features [n, d] into n dimensions, [n, n], for n below d.
 
     The inner products of the centred rows do not change, and heads with an L2 penalty depend only
-    on them. They therefore predict the same, in a fraction of the time.
+    on these. The heads therefore predict the same, but are fitted in a fraction of the time.
     """
     wide = (features - features.mean(axis=0)).astype(np.float64)
     with one_thread():

@@ -23,10 +23,10 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Alignment:
-    """The map from source features [n, d] to features that are distributed as in the target.
+    """The map from source features [n, d] to features with the distribution of the target's.
 
     `source_mean` and `target_mean` are [d]. The examples vary only in the span of `basis` [d, r],
-    whose columns are orthonormal. `turn` [r, r] maps coordinates in this basis.
+    whose columns are orthonormal. `turn` [r, r] is the map of coordinates in this basis.
     """
 
     source_mean: Doubles
@@ -69,7 +69,7 @@ def mean_of(features: Floats, weights: Doubles) -> Doubles:
 
 
 def _basis(source: Doubles, target: Doubles) -> Doubles:
-    """Return orthonormal columns [d, r] that span all rows; the identity if rows are many."""
+    """Return orthonormal columns [d, r] that span all rows; the identity if there are many rows."""
     rows = np.concatenate([source, target])
     if len(rows) >= rows.shape[1]:
         return np.eye(rows.shape[1])
@@ -101,7 +101,7 @@ def shrunk_to_identity(found: Doubles, spread: float, dimension: int) -> Doubles
 
 
 def shrunk(found: Doubles, spread: float, towards: Doubles) -> Doubles:
-    """Shrink a covariance [r, r] towards another, so that its expected error is lowest."""
+    """Shrink a covariance [r, r] towards a second one, so that its expected error is lowest."""
     away = float(np.square(found - towards).sum())
     shrinkage = min(1.0, spread / away) if away > 0 else 1.0
     return (1 - shrinkage) * found + shrinkage * towards

@@ -16,7 +16,7 @@ RESAMPLES = 1000  # for each interval
 
 
 def numbers(largest: int, least: int = 1) -> list[int]:
-    """Return 1, 2, 4, 8, … from `least` on, and `largest`; smaller classes are used whole."""
+    """Return 1, 2, 4, 8, … from `least` on, and `largest`; a smaller class is used as a whole."""
     powers = [2**power for power in range(largest.bit_length())]
     return [power for power in powers if least <= power < largest] + [largest]
 
@@ -103,7 +103,7 @@ def interval(
 def _drawn_anew(
     draws: int, examples: int, groups: npt.NDArray[np.int64] | None
 ) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Return draws' weights [resamples, draws], and examples' counts [resamples, examples]."""
+    """Return weights of draws [resamples, draws], and counts of examples [resamples, examples]."""
     generator = np.random.default_rng(0)
     of_draw = generator.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES) / draws
     drawable = examples if groups is None else int(groups.max()) + 1

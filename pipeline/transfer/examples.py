@@ -25,7 +25,7 @@ from .goal import Goal
 
 @dataclass(frozen=True)
 class Feed:
-    """How examples become a backbone's input: kind, preprocessing and augmentation."""
+    """What turns examples into a backbone's input: kind, preprocessing and augmentation."""
 
     kind: Kind
     preprocessing: Input
@@ -50,7 +50,7 @@ class Feed:
         return self.kind.draw(digest, epoch, self.ranges)
 
     def batches(self, wanted: Iterable[list[tuple[str, str, View]]]) -> Iterator[Tensor]:
-        """Yield batches of views; each wanted view is a path, a digest and a view."""
+        """Yield batches of views; `wanted` has the path, the digest and the view of each."""
         return loaded(wanted, self.kind.inputs(self.preprocessing, "cpu"))
 
 
@@ -64,12 +64,12 @@ class Labelled:
 
     @classmethod
     def of(cls, manifest: pd.DataFrame, names: list[str], split: str) -> "Labelled":
-        """Return the examples of `split` by digest; `names` as `targets.names` returns them."""
+        """Return the examples of `split`, sorted by digest; `names` are from `targets.names`."""
         rows = manifest[manifest["split"] == split].sort_values("digest")
         return cls(rows["path"].tolist(), rows["digest"].tolist(), targets.of(rows, names))
 
     def towards(self, goal: Goal) -> "Labelled":
-        """Return the examples with labels as they are learned."""
+        """Return the examples with the labels that are learned, in the units of the goal."""
         return replace(self, labels=goal.labels(self.labels))
 
     def __add__(self, other: "Labelled") -> "Labelled":
@@ -79,7 +79,7 @@ class Labelled:
 
 
 def loaded(wanted: Iterable[list[tuple[str, str, View]]], make_views: Maker) -> Iterator[Tensor]:
-    """Yield batches of backbone inputs; the next one is computed while one is trained on."""
+    """Yield batches of backbone inputs; each is computed while the previous one is trained on."""
 
     def one(path: str, digest: str, view: View) -> npt.NDArray[Any]:
         made: npt.NDArray[Any] = make_views([(read(Path(path), digest), [view])])[0]

@@ -3,8 +3,8 @@
 Small adapters can be trained instead of blocks (`lora.py`). Every epoch uses each training example
 once, in a new view. After every epoch the state is saved as a checkpoint in the feature store's
 folder, so a killed run resumes after its last complete epoch. On the CPU, two runs with the same
-number of threads have bit-identical results, resumed or not. On a GPU they do not, because it adds
-numbers up in no fixed order.
+number of threads have bit-identical results, resumed or not. On a GPU they do not, because a GPU
+adds numbers up in no fixed order.
 """
 
 import math
@@ -65,7 +65,8 @@ def train_network(
     and the best epoch so far is kept.
 
     Args:
-        network: the network to train; afterwards it has the best epoch's weights, adapters merged.
+        network: the network to train; afterwards it has the best epoch's weights, with the adapters
+            merged into them.
         train: training examples.
         val: validation examples to choose the epoch; may be empty.
         start: metrics of the network before training, epoch 0 of the curve.
@@ -122,7 +123,7 @@ def train_network(
 
 
 def _unfrozen(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], torch.optim.AdamW]:
-    """Unfreeze the head and the last blocks, or adapters; return changing tensors and optimizer.
+    """Unfreeze the head and the last blocks, or adapters; return their tensors and the optimizer.
 
     Earlier blocks need no gradient, so no activations are kept for a backward pass through them.
     """
@@ -238,7 +239,7 @@ def _precision(device: torch.device) -> "torch.autocast | nullcontext[None]":
 
 
 def answers(network: Network, asked: Labelled, feed: Feed, batch_size: int) -> Floats:
-    """Return logits [n, c] of the examples without augmentation."""
+    """Return the logits [n, c] of the examples, which are not augmented."""
     device = next(network.parameters()).device
     network.eval()
     originals = [

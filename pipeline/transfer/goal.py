@@ -13,7 +13,7 @@ from ..tasks import UNNAMED
 
 @dataclass(frozen=True)
 class Goal:
-    """The task, one of `heads.losses.LOSSES`, and in regression the units of the training examples.
+    """The task, a loss of `heads.losses.LOSSES`, and in regression the units of the targets.
 
     A network learns targets in these units, as a head does, so learning rates do not depend on the
     targets' own units. Its head is saved in the targets' own units.
@@ -29,14 +29,14 @@ class Goal:
 
         Args:
             task: the task of the manifest.
-            of_numbers: the loss in regression.
+            of_numbers: the name of the loss in regression.
             labels: labels, or targets in their own units.
         """
         loss = loss_for(task, of_numbers)
         return cls(task, loss, Units.of(loss, labels) if LOSSES[loss].of_numbers else None)
 
     def labels(self, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return labels as they are learned."""
+        """Return the labels in the units in which they are learned."""
         return labels if self.units is None else self.units.learned(labels)
 
     def entered(self, head: Head) -> Head:

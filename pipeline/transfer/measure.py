@@ -49,7 +49,7 @@ def figures_of(
 
     Args:
         logits: [n, c].
-        labels: labels as they are learned.
+        labels: labels in the units in which they are learned.
         confidence: confidence level of the interval.
         goal: the goal of the training.
         groups: [n], the group of each example; None if each is its own group.
@@ -74,13 +74,13 @@ def gain(
     Args:
         frozen: logits of the head on the frozen network, [n, c].
         trained: logits of the trained network for the same examples, [n, c].
-        labels: labels as they are learned.
+        labels: labels in the units in which they are learned.
         confidence: confidence level of the interval.
         goal: the goal of the training.
         groups: [n], the group of each example.
 
     Returns:
-        the difference as in reports, and the difference in words.
+        the difference as reports have it, and in words.
     """
     one, other = (
         comparing.example_losses(goal.task, logits, labels) for logits in (frozen, trained)

@@ -48,7 +48,7 @@ def _linear(weight: Floats, bias: Floats) -> nn.Linear:
 
 
 def _raised(features: Tensor, power: float) -> Tensor:
-    """Raise features as `power.raised`, but with a finite slope at 0, where many features are."""
+    """Raise features as `power.raised` does, but with a finite slope at 0, a frequent value."""
     if power == 1:
         return features
     size = features.abs()

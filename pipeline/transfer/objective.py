@@ -35,7 +35,8 @@ class Objective:
     def lowered(self, logits: Tensor, some: Tensor) -> Tensor:
         """Return the loss [] to minimise, for logits [b, c] of the examples `some` [b].
 
-        In multi-label tasks and regression it is the sum over outputs of the batch's mean loss.
+        In multi-label tasks and regression the loss is the sum over outputs of the batch's mean
+        loss.
         """
         labels, importance = self.rows.labels[some], self.rows.importance[some]
         given = logits[None, :, None], labels[None], importance[None].unsqueeze(2)

@@ -24,7 +24,7 @@ LOSS_OF_NUMBERS = "squared"
 
 
 def decays_for(task: str, ordinary: Sequence[float]) -> list[float]:
-    """Return the penalties to try: the ordinary ones, and stronger ones for ridge regression."""
+    """Return the penalties to try: the ordinary ones and, for ridge regression, stronger ones."""
     return [*ordinary, *STRONG] if TASKS[task].probe == "ridge" else list(ordinary)
 
 

@@ -1,4 +1,4 @@
-"""How a network is trained with its head."""
+"""The recipe for training a network with its head."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from ..heads.head import Floats
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; `blocks` is how many of the last blocks are trained with the head (None: all).
+    """The recipe; `blocks` is how many of the last blocks are trained with the head (None: all).
 
     The head's learning rate is `learning_rate`, and a block's rate is `layer_decay` times that of
     the block above it (discriminative fine-tuning: Howard and Ruder, ACL 2018). All rates decay to
     0 by a cosine schedule. If `batch_norm` is `kept`, the statistics of the loaded weights stay; if
     it is `updated`, the trained blocks update their statistics on the new examples. `class_weights`
-    [c] weight the examples of each class in the losses, also in validation; in multi-label tasks
-    they may be [c, 2], as in `heads.losses`. `loss` is one of `heads.losses.LOSSES`. `last` ends
-    the training after that epoch, with the learning rates of a training of `epochs`; None is all
-    epochs. With the `method` lora, adapters of `lora_rank` are trained instead of blocks, at the
-    head's learning rate (`lora.py`).
+    [c] weight the examples of each class in the losses, also in validation; in multi-label tasks,
+    their shape may be [c, 2], as in `heads.losses`. `loss` is one of `heads.losses.LOSSES`. `last`
+    ends the training after that epoch, with the learning rates of a training of `epochs`; None
+    means all epochs. With the `method` lora, adapters of `lora_rank` are trained instead of blocks,
+    at the head's learning rate (`lora.py`).
     """
 
     blocks: int | None

@@ -15,8 +15,8 @@ def place(folder: str) -> str:
     """Return a folder, with `~` replaced by the user's home, or an address `s3://BUCKET/PREFIX`.
 
     Raises:
-        ValueError: the folder is relative (each clone and temporary experiment would use another
-            folder), or the address is not valid.
+        ValueError: the folder is relative (each clone and temporary experiment would use a
+            different folder), or the address is not valid.
     """
     if "://" in folder:
         try:

@@ -11,7 +11,7 @@ class ClassAnswer:
     """Implements `Answering` for classification."""
 
     def answer(self, output: Floats, outputs: Outputs) -> Answer:
-        """Return the most probable class; if classes were weighted, thresholds decide."""
+        """Return the most probable class; if training weighted the classes, thresholds decide."""
         strengths = against_thresholds(output, outputs.thresholds)
         likely: tuple[str, ...] = ()
         best = int(strengths.argmax())
@@ -21,7 +21,7 @@ class ClassAnswer:
         return Answer(output, best, labels=(outputs.names[best],), likely=likely)
 
     def columns(self, outputs: Outputs) -> list[str]:
-        """Return the columns: class, probability, with class weights the most probable class."""
+        """Return the columns: class, probability and, with class weights, the most probable one."""
         weighed, has_sets = bool(outputs.thresholds), outputs.sets is not None
         return ["class", "probability", *["most_probable"] * weighed, *["likely"] * has_sets]
 

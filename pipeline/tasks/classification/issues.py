@@ -1,4 +1,4 @@
-"""Label issues: examples whose label is wrong rather than hard, according to out-of-fold scores.
+"""Label issues: examples that have a wrong label rather than a hard one, by out-of-fold scores.
 
 If classes overlap, a head contradicts many labels that are right. The out-of-fold scores are
 therefore fitted by a model that has both overlapping classes and a rate of wrong labels (after
@@ -87,8 +87,8 @@ def held_out(
         fold: [n], as `held_out.folds_of` returns it.
 
     Returns:
-        scores [n, classes], and which examples [n] were tested: those whose label also occurs in
-        another fold.
+        scores [n, classes], and which examples [n] were tested: those whose label also occurs in a
+        different fold.
     """
     wanted = np.zeros((len(labels), classes), dtype=np.float32)
     wanted[np.arange(len(labels)), labels] = 1
@@ -102,9 +102,9 @@ def held_out(
 def noise(scores: Floats, labels: Integers) -> tuple[float, float]:
     """Return the factor that turns scores into logits, and the rate of wrong labels.
 
-    In the model, the softmax of the logits is the distribution of the right label. At the rate of
-    wrong labels, it was replaced by one of the other classes. Both parameters are fitted by
-    expectation maximisation.
+    In the model, the softmax of the logits is the distribution of the right label. With a
+    probability that is the rate of wrong labels, it was replaced by a different class. Both
+    parameters are fitted by expectation maximisation.
 
     Args:
         scores: [n, c], the out-of-fold scores.

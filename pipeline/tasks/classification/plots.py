@@ -21,7 +21,7 @@ def most_confused(
     Args:
         labels: [n].
         predicted: [n].
-        most: how many classes; if fewer are confused, the classes of the first labels follow.
+        most: how many classes to return; if fewer are confused, the first other classes follow.
     """
     wrong = labels != predicted
     pairs = np.sort(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=1)

@@ -26,7 +26,7 @@ class LabelAnswer:
         return [list(answer.labels), *map(float, answer.probabilities)]
 
     def cells(self, names: list[str]) -> Cells:
-        """Return the function that formats the predicted labels; if none, the most probable."""
+        """Return the function that formats the predicted labels (else the most probable)."""
         width = min(WIDEST, len(SEPARATOR.join(f" {label} 0.00 " for label in names)) - 2)
 
         def one(row: Row, label: str) -> str:

@@ -1,9 +1,9 @@
 """Label issues in multi-label tasks: each label of each example is tested.
 
-The model is that of `label_issues`, with two outcomes. The probability that an example has a label
-is a logistic curve of the out-of-fold score, and a fraction of the given labels is flipped. Each
-label has its own curve. The rate of wrong labels is shared by all labels, because most have too few
-positives to estimate their own.
+The model is the one of `label_issues`, with two outcomes. The probability that an example has a
+label is a logistic curve of the out-of-fold score, and a fraction of the given labels is flipped.
+Each label has its own curve. The rate of wrong labels is shared by all labels, because most have
+too few positives to estimate their own.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def label_issues_of_several(
 ) -> pd.DataFrame:
     """Return one row per example and label that is an issue, the most doubtful first.
 
-    `label` is the label's name, or `not` and its name if the example lacks it. `suggested` is the
+    `label` is the label's name, preceded by `not` if the example lacks it. `suggested` is the
     opposite, and `probability` is the probability of the opposite from the features alone.
 
     Args:
@@ -88,7 +88,7 @@ def held_out(
 
     Args:
         features: [n, d].
-        given: [n, c], 1 or 0 where the label is known.
+        given: [n, c], 1 or 0 if the label is known.
         known: [n, c], whether the label is known.
         fold: [n], as `folds_of` returns it.
 

@@ -46,12 +46,12 @@ class Multilabel:
         return partial(weighted, about=about)
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
-        """Return exact match, for the examples with at least one known label."""
+        """Return the exact match, for examples with at least one known label."""
         some = ~np.isnan(asked.test.labels).all(axis=1)
         return {"exact_match": np.where(some, _right(asked), np.nan)}
 
     def warnings(self, asked: Asked) -> list[str]:
-        """Return warnings about labels that no test example has, or that none lacks."""
+        """Return warnings about labels that no test example has, or that none is known to lack."""
         means = "mean average precision is the mean over the other labels"
         lines = []
         for value, words, also in (
@@ -65,7 +65,7 @@ class Multilabel:
         return lines
 
     def classes(self, asked: Asked) -> pd.DataFrame:
-        """Return for each label its numbers of examples and of unknown ones, and its threshold."""
+        """Return for each label how many examples have it or may have it, and its threshold."""
         return pd.DataFrame(
             {
                 "class": asked.names,
@@ -104,7 +104,7 @@ class Multilabel:
         return slice_table(asked.slices, _right(asked), confidence, "exact_match", groups)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
-        """Return curves of each label, and calibration over all labels."""
+        """Return the curves of each label, and the calibration over all labels."""
         from ...evaluation import tables
 
         test, probabilities, names = asked.test, asked.answers, asked.names
@@ -132,7 +132,7 @@ class Multilabel:
         }
 
     def paired(self, old: pd.DataFrame, new: pd.DataFrame, measure: str, bins: int) -> Pair | None:
-        """Return both models' predictions of the labels of `new`, whatever labels `old` knew."""
+        """Return both models' predictions of the labels of `new`, even if `old` lacked some."""
         columns = [name for name in new.columns if name.startswith(TARGET)]
         names = [name.removeprefix(TARGET) for name in columns]
         targets = new[columns].to_numpy(float)
@@ -162,7 +162,7 @@ def _chosen(answers: pd.DataFrame, names: list[str]) -> npt.NDArray[np.bool_]:
 
 
 def _texts(there: npt.NDArray[np.bool_], names: list[str]) -> list[str]:
-    """Return the labels of each example, from [n, c], as one text, as in the manifest."""
+    """Return the labels of each example as one text, as in the manifest."""
     order = np.argsort(names)
     ordered = np.array(names)[order]
     return [SEPARATOR.join(ordered[row].tolist()) for row in there[:, order]]
@@ -177,7 +177,7 @@ def _right(asked: Asked) -> npt.NDArray[np.bool_]:
 
 
 def _curves(asked: Asked) -> Iterator[tuple[str, npt.NDArray[np.bool_], Array]]:
-    """Yield each label that some test examples have and others lack, without unknown cases."""
+    """Yield each label that some test examples have and some lack, without unknown cases."""
     for name, labels, probabilities in zip(
         asked.names, asked.test.labels.T, asked.answers.T, strict=True
     ):

@@ -16,11 +16,11 @@ IN_CACHE = 2**16  # weights that are sorted at once; three times as fast as sort
 
 
 class Ranking(NamedTuple):
-    """The m examples for which a label is known, by its probability, the most probable first.
+    """The m examples for which a label is known, in descending order of its probability.
 
     `order` [m] has their rows. For each of the p examples that have the label, `positives` [p] is
-    its place among the m, `ends` [p] the last place with the same probability, and `last` [p] the
-    last of the p examples with the same probability.
+    its place among the m examples, `ends` [p] is the last place with the same probability, and
+    `last` [p] is the last of the p examples with the same probability.
     """
 
     order: Places
@@ -43,8 +43,8 @@ class Ranking(NamedTuple):
         """Return the average precision [B] for each row of `weights` [B, n].
 
         It is the sum, over the thresholds from high to low, of the precision times the increase in
-        recall. It is NaN if no example that has the label has a weight. Examples are sorted once,
-        not for each row of weights.
+        recall. It is NaN if the examples that have the label have no weight. Examples are sorted
+        once, not for each row of weights.
         """
         if not len(self.positives):
             return np.full(len(weights), np.nan)
@@ -65,7 +65,7 @@ class Ranking(NamedTuple):
 class Answers:
     """The truth and the predictions for n examples and c labels, ready to be weighted.
 
-    `there`, `known` and `chosen` are [n, c]: whether the example has the label, whether that is
+    `there`, `known` and `chosen` are [n, c]: whether the example has the label, whether this is
     known, and whether the label was predicted. `loss` [n] is the sum of the cross-entropies of an
     example's known labels.
     """

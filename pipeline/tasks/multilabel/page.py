@@ -77,7 +77,7 @@ class Labels:
 
 
 def of_label(measured: pd.DataFrame) -> list[Row]:
-    """Return the table of labels in per cent; if many, the lowest average precisions."""
+    """Return the table of labels in per cent; of many, those with the lowest average precision."""
     if len(measured) > tables.MOST_DRAWN:
         measured = measured.sort_values(["average_precision", "class"]).head(tables.MOST_ROWS)
     shown = measured.astype(object)

@@ -35,7 +35,7 @@ class LabelTargets:
     def table(
         self, labels: Sequence[str], values: Sequence[tuple[float, ...]], columns: Sequence[str]
     ) -> dict[str, list[float]]:
-        """Return the columns of `read`, or one column for each label that occurs in a text."""
+        """Return the columns that `read` returned, or one for each label that occurs in a text."""
         if columns:
             return {name: [of_one[n] for of_one in values] for n, name in enumerate(columns)}
         of_each = [set(text.split(SEPARATOR)) for text in labels]
@@ -59,9 +59,9 @@ class LabelTargets:
     def taught(
         self, manifest: pd.DataFrame
     ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
-        """Leave out the labels that no training example has, or that none lacks.
+        """Leave out the labels that no training example has, or that none is known to lack.
 
-        An example keeps its other labels. It is left out if none of them is known.
+        An example keeps its remaining labels. It is left out if none of them is known.
         """
         out = sorted({name for absent in _absent(manifest).values() for name in absent})
         rest = [name for name in target_names(manifest) if name not in out]
@@ -102,7 +102,7 @@ def presence(name: str, text: str) -> float:
     """Return whether an example has a label (1 or 0), from a table's cell; NaN if it is empty.
 
     Raises:
-        ValueError: the cell has another value.
+        ValueError: the cell has neither value.
     """
     if text in CELLS:
         return CELLS[text]
@@ -120,7 +120,7 @@ def joined(names: Sequence[str], values: Sequence[float]) -> str:
 
 
 def _absent(manifest: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the labels that no training example has, and those that none lacks, if any."""
+    """Return the labels that no training example has, and those that none is known to lack."""
     known, train = target_names(manifest), manifest[manifest["split"] == "train"]
     values = of(train, known)
     found = {

@@ -49,7 +49,7 @@ def number_issues(
     Args:
         rows: n rows, as `originals` returns them.
         features: [n, d].
-        given: [n, t] targets, NaN where a target is not known.
+        given: [n, t], the targets; NaN if a target is not known.
         names: names of the t targets.
         settings: `seed` is the seed of the folds.
     """
@@ -76,7 +76,7 @@ def number_issues(
 def spreads(
     features: Floats, targets: Doubles, fold: npt.NDArray[np.int64]
 ) -> tuple[Doubles, Doubles]:
-    """Return each target's out-of-fold prediction, and its error in typical errors, both [n].
+    """Return each example's out-of-fold prediction, and its error in typical errors, both [n].
 
     Args:
         features: [n, d].

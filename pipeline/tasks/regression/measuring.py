@@ -57,7 +57,7 @@ class Regression:
         return [f"all test examples have the same {listed(alike)}, so its R² is not defined"]
 
     def classes(self, asked: Asked) -> pd.DataFrame:
-        """Return the names of the targets, and the number of examples they are measured on."""
+        """Return the names of the targets, and how many examples each is measured on."""
         return pd.DataFrame({"class": asked.names, "pictures": len(asked.test.labels)})
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
@@ -104,7 +104,7 @@ class Regression:
 
 
 def digits_of(targets: Array) -> int:
-    """Return how many significant digits show six digits of the targets' differences."""
+    """Return how many significant digits it takes to show six digits of targets' differences."""
     spread, size = float(np.ptp(targets)), float(np.abs(targets).max())
     offset = math.floor(math.log10(size / spread)) if spread > 0 else 0
     return min(6 + max(offset, 0), MOST_DIGITS)

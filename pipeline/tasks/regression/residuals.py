@@ -23,7 +23,7 @@ BLUE, VERMILLION = "#0072b2", "#d55e00"
 def residual_table(
     paths: npt.NDArray[np.str_], names: list[str], targets: Array, answers: Array
 ) -> pd.DataFrame:
-    """Return one row per example and target, by name and path; residual = target - predicted."""
+    """Return a row per example and target, by name and path; residual = target - predicted."""
     tables = [
         pd.DataFrame(
             {

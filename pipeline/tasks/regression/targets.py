@@ -31,12 +31,12 @@ class NumberTargets:
     def table(
         self, labels: Sequence[str], values: Sequence[tuple[float, ...]], columns: Sequence[str]
     ) -> dict[str, list[float]]:
-        """Return the columns of `read`; a target from the label is called `target`."""
+        """Return the columns that `read` returned; a target from the label is called `target`."""
         names = columns or ["target"]
         return {name: [of_one[n] for of_one in values] for n, name in enumerate(names)}
 
     def require(self, manifest: pd.DataFrame, source: str) -> None:
-        """Check that training examples differ in every target, by more than heads' precision."""
+        """Check that training examples differ in every target, beyond the precision of heads."""
         train = manifest[manifest["split"] == "train"]
         if not len(train):
             raise DataError("there is no training example; check ingest.shares or the folders")
@@ -57,7 +57,7 @@ class NumberTargets:
     def taught(
         self, manifest: pd.DataFrame
     ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
-        """Return the whole manifest, because targets are never left out (`lacks`)."""
+        """Return the whole manifest, because regression never leaves out targets."""
         return manifest, [], []
 
     def counts(self, manifest: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def number(name: str, text: str) -> float:
     """Return the number in a cell of a table.
 
     Raises:
-        ValueError: the cell has no number, or one that nothing can be learned from.
+        ValueError: the cell has no number, or nothing can be learned from the number.
     """
     text = text.strip()
     what = f"the target {name}" if name else "the target"
@@ -90,7 +90,7 @@ def number(name: str, text: str) -> float:
 
 
 def shown(names: Sequence[str], values: Sequence[float]) -> str:
-    """Return targets as the text that is the label in the manifest."""
+    """Return the targets as one text, which is the label in the manifest."""
     if len(values) == 1:
         return f"{values[0]:.6g}"
     return ", ".join(f"{name}={value:.6g}" for name, value in zip(names, values, strict=True))
