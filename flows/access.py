@@ -1,12 +1,12 @@
-"""The password of Prefect's server: where it comes from, and the message if it is refused.
+"""The password of Prefect's server: its sources, and the message if the server refuses it.
 
 A server requires the `user:password` of PREFECT_SERVER_API_AUTH_STRING for every request except
 health checks. Clients send the one in PREFECT_API_AUTH_STRING. Prefect passes both on in the
 environment of the processes that it starts.
 
 If nobody chose a password for a server on this machine, this module generates one. It is kept in
-PREFECT_HOME, in one file per port that only the user can read. So it is never sent to a server at
-another port, all working copies of a user find it, and a browser stays logged in.
+PREFECT_HOME, in one file per port that only the user can read. So it is never sent to a server at a
+different port, all working copies of a user find it, and a browser stays logged in.
 """
 
 import base64
@@ -46,7 +46,7 @@ def on_this_machine(host: str) -> bool:
 
 
 def file_of(api: str) -> Path | None:
-    """Return the file with the password made for the server at `api`; None if it is elsewhere."""
+    """Return the file of the password for the server at `api`; None if that is elsewhere."""
     address = urlsplit(api)
     if not on_this_machine(address.hostname or ""):
         return None
@@ -62,7 +62,7 @@ def made_for(api: str) -> str | None:
 def bring(api: str) -> str | None:
     """Return the password for the server at `api`, and set it in the environment for Prefect.
 
-    If it is None, Prefect uses its profile.
+    If there is none, return None: Prefect then uses its profile.
     """
     given = os.environ.get(GIVEN) or made_for(api)
     if given:
@@ -96,7 +96,7 @@ def stop_if_shown(api: str) -> None:
     """Check that a server's address, which is printed and logged, contains no password.
 
     Raises:
-        RunError: the address contains one.
+        RunError: the address contains a password.
     """
     if "@" in api:
         raise RunError(
@@ -106,10 +106,10 @@ def stop_if_shown(api: str) -> None:
 
 
 def share_password(api: str, wanted: str | None = None) -> None:
-    """Set the password of a server that is to be started here, at `api`, for it and its clients.
+    """Set the password of a server that will be started at `api`, for it and its clients.
 
-    A password that the user chose is used: from the environment, a file or Prefect's profile
-    (`wanted`). Otherwise one is made, if only this machine can reach the server.
+    If the user chose a password, in the environment, a file or Prefect's profile (`wanted`), it is
+    used. Otherwise one is generated, if only this machine can reach the server.
 
     Raises:
         RunError: the server would accept nobody, or everybody.
@@ -165,8 +165,8 @@ def admitted() -> Iterator[None]:
     """Make sure, for this block, that Prefect's server accepts our password.
 
     The server is the one in Prefect's settings, or one that Prefect starts for a single run. The
-    latter gets a password for that run too, and refuses requests from pages, because it has the
-    same database. The function imports Prefect. It raises no error if a server does not answer.
+    latter gets a password too, for that run, and refuses requests from pages, because its database
+    is the same. The function imports Prefect. It raises no error if a server does not answer.
 
     Raises:
         RunError: the server refuses the password.
@@ -230,7 +230,7 @@ def refusal(api: str) -> str | None:
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection: urllib would send the password to the new server."""
+    """Does not follow redirects, because urllib would send the password to the new server."""
 
     def redirect_request(self, *_: Any) -> None:
         """Return None, so that the redirection is handled like any other reply."""

@@ -51,7 +51,7 @@ def _cell(text: str) -> str:
 
 
 def metrics(project: str, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """Show the metrics beside those before the run."""
+    """Show the metrics beside the metrics before the run."""
     old, new = flat(before), flat(now)
     table = [
         {
@@ -116,7 +116,7 @@ def _pictures(out: Path) -> list[Path]:
 
 
 def data_uri(picture: Path) -> str:
-    """Return a picture as a data URI, because Prefect's page may not read files."""
+    """Return a picture as a data URI, because Prefect's page is not allowed to read files."""
     content, kind = picture.read_bytes(), PICTURES[picture.suffix]
     if len(content) > LARGE and kind != PICTURES[".svg"]:
         from PIL import Image  # imported here because it is slow, and small pictures do not need it

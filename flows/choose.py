@@ -1,4 +1,4 @@
-"""`headstart choose`: compare backbones, also joined ones, and write the best into `params.yaml`.
+"""`headstart choose`: compare single and joined backbones, and write the best to `params.yaml`.
 
 The chosen backbone is a parameter: it is written down, committed, and read by the stages like any
 other. Features in the feature store are not computed again, so a second comparison takes seconds.
@@ -19,9 +19,9 @@ from pipeline.transfer.comparison import Candidate, apart, compare, unions, winn
 
 
 def choose(networks: list[str] | None = None, budget: float | None = None) -> None:
-    """Compare the networks and their joins, print a table, write the winner into `params.yaml`.
+    """Compare networks and their joins, print a table, and write the winner into `params.yaml`.
 
-    Training and validation examples are used, never test examples.
+    Only training and validation examples are used.
 
     Args:
         networks: the candidates; None for those of `rank.backbones` and `extract.backbone`.
@@ -78,7 +78,7 @@ def table(
 
 
 def write(backbone: str) -> None:
-    """Write `extract.backbone` into `params.yaml`, and leave every other line unchanged.
+    """Write `extract.backbone` into `params.yaml`, and leave all other lines unchanged.
 
     Raises:
         ParamsError: the line cannot be found.

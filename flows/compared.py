@@ -1,4 +1,4 @@
-"""How the gate compares two results by their predictions, and describes the comparison."""
+"""The gate's comparison of two results by their predictions, and its description in words."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ REFERENCE_LEVEL = 0.01  # strict, as the reference stays for many nights, each w
 
 @dataclass(frozen=True)
 class Comparing:
-    """How the results of a project are compared.
+    """The settings by which the results of a project are compared.
 
     `difference` is the effect size for which the required number of examples is predicted.
     """
@@ -34,12 +34,12 @@ class Comparing:
 
         Args:
             old: the folder with the predictions of one model.
-            new: the folder with those of the other.
+            new: the folder with the predictions of the other model.
             level: the probability of calling equal models different; `paired.LEVEL` if None.
 
         Returns:
             the comparison, and the number of examples that the old model predicted; None if the
-            predictions do not determine the metric.
+            metric cannot be computed from the predictions.
         """
         measure = self.metric.removeprefix("test.")
         if measure == self.metric:
@@ -59,7 +59,7 @@ class Comparing:
 
 
 def is_worse(found: "Comparison", lower: bool) -> bool:
-    """Return whether the new model is worse; if groups are too few for a test, by its metric."""
+    """Return whether the new model is worse; its metric decides if a test has too few groups."""
     if found.answer == "not tested: too few groups":
         return found.new > found.old if lower else found.new < found.old
     return found.answer == "worse"

@@ -1,4 +1,4 @@
-"""The stderr of a Prefect server: passed on once it is up, one line if it does not start."""
+"""What a Prefect server prints to stderr: it is passed on, or one line if it does not start."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ class Complaints:
     """Reads and buffers what a starting server prints, in a thread."""
 
     def __init__(self, stderr: IO[bytes] | None) -> None:
-        """Start to read, unless there is nothing to read from."""
+        """Start to read, if there is anything to read from."""
         self._held: list[str] | None = []
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._read, args=(stderr or [],), daemon=True)
@@ -36,7 +36,7 @@ class Complaints:
             self._held = None
 
     def why(self) -> str:
-        """Return why a server that ended did not start, and what to do about it."""
+        """Return why a server that has ended did not start, and what to do about it."""
         self._thread.join(PATIENCE_SECONDS)
         with self._lock:
             ends = [line.strip() for line in self._held or [] if KNOWN.match(line)]

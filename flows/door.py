@@ -1,8 +1,9 @@
 """Prefect's server with access checks: `flows.server` starts it.
 
 `prefect server start` accepts any Host header. A web page can therefore rebind its DNS name to this
-machine and pass as same-origin. Prefect's page also asks the user for the password.
-Here a request has to name a host that the server was started for, and `/enter` logs a browser in:
+machine and pass as same-origin. Prefect's page also asks the user for the password. This module
+requires that a request names a host that the server was started for, and it logs a browser in at
+`/enter`:
 
 - `POST /enter` with the password returns a code, which is valid once and for ten minutes;
 - `GET /enter?code=…` stores the password where Prefect's page looks for it, and opens that page.
@@ -44,7 +45,7 @@ class Door:
     """An ASGI app in front of Prefect's that checks the Host of requests and serves `/enter`."""
 
     def __init__(self, app: App, names: set[str], password: str) -> None:
-        """Accept requests whose Host is one of the `names`, which are in lower case."""
+        """Accept requests whose Host is one of `names`, given in lower case."""
         self._app, self._names, self._password = app, names, password
         self._codes: dict[str, float] = {}  # each with the time at which it expires
 

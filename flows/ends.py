@@ -1,4 +1,4 @@
-"""How flow runs end that are cancelled or die, and the wait for Prefect's record of an end."""
+"""The end of flow runs that are cancelled or die, and the wait until Prefect has recorded it."""
 
 import contextvars
 import os
@@ -27,8 +27,7 @@ class Cancellation:
     """Calls `stop` when the flow run is cancelled on the dashboard; use it in a `with` block.
 
     A worker sends SIGTERM to the runs that it started, but a run started at a terminal has to ask
-    the server itself. If the worker of a run dies, the run also ends as if the worker had asked it
-    to.
+    the server itself. If the worker of a run dies, the run ends as if the worker had sent SIGTERM.
     """
 
     def __init__(self) -> None:

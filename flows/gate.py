@@ -26,7 +26,7 @@ class Decision(NamedTuple):
 
     With `take`, the new result replaces the old one. With `keep` and `fail`, the old result is
     restored; the state of the run is Completed (named "Kept") or Failed. A result that `leads`
-    becomes the reference, if it replaces the old one.
+    becomes the reference, if it replaces the old result.
     """
 
     words: str
@@ -57,7 +57,7 @@ class Gate(BaseModel):
         return self.metric or (there or FIRST)[0]
 
     def lower_is_better(self, metric: str) -> bool:
-        """Return whether lower is better: as set, or the default of the metric."""
+        """Return whether lower is better: as it is set, or else the default for the metric."""
         if self.better is not None:
             return self.better == "lower"
         return evaluation.measure(metric.removeprefix("test.")).lower_is_better
@@ -66,7 +66,7 @@ class Gate(BaseModel):
         """Decide on a result by its predictions.
 
         A result that is worse than the reference still replaces the last result if it is better
-        than the last: else the worse of the two would stay.
+        than that: otherwise the worse of the two would stay.
 
         Args:
             last: the comparison with the last result.
@@ -88,7 +88,7 @@ class Gate(BaseModel):
     ) -> Decision | None:
         """Compare the metrics `before`, which have the gate's metric, with those of `now`.
 
-        Both have the form of `process.metrics`. None if the new metric is not worse.
+        Both have the form of `process.metrics`. Return None if the new metric is not worse.
         """
         old, new = value(before, metric), value(now, metric)
         if old is None or new is None:

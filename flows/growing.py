@@ -23,7 +23,7 @@ from pipeline.serving.tables import columns_of
 
 
 class Seen(NamedTuple):
-    """A file when it was read; it is read again if its size or time has changed."""
+    """The state of a file when it was read; it is read again if its size or time has changed."""
 
     path: str
     size: int

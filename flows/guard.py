@@ -55,7 +55,7 @@ class Guard:
         Args:
             failed: the stages that failed.
             now: the metrics, in the form of `process.metrics`.
-            reference: the reference, with which results are compared as well.
+            reference: the reference, with which the result is compared as well.
         """
         metric = self._gate.metric_in(self._before)
         if value(self._before, metric) is None:
@@ -75,7 +75,7 @@ class Guard:
         return self._gate.by_figures(metric, self._before, now)
 
     def _by_answers(self, metric: str, reference: Reference | None) -> Decision | None:
-        """Compare with the last result, and with the reference if there is one."""
+        """Compare the result with the last one, and with the reference if there is one."""
         lower, before = self._gate.lower_is_better(metric), self._kept / ANSWERS
         comparing = Comparing(metric, lower, self._gate.difference, self._root)
         found = comparing.models(before, self._root)
@@ -114,7 +114,7 @@ class Guard:
 
 
 def forget(root: Path) -> None:
-    """Delete the copy of the last result in `root`: the new one has replaced it."""
+    """Delete the copy of the last result in `root`, because the new one has replaced it."""
     shutil.rmtree(root / KEPT, ignore_errors=True)
 
 

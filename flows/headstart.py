@@ -50,9 +50,9 @@ def headstart(
     Args:
         targets: stages to bring up to date, with those that they depend on; all if empty.
         force: run stages even if nothing changed.
-        overrides: other values for params.yaml, such as `train.optimizer=sgd`. The run is then made
-            in a copy and saved as a DVC experiment, and the working copy does not change.
-        name: name of that experiment; the flow run's if empty. Only with `overrides`.
+        overrides: different values for params.yaml, such as `train.optimizer=sgd`. The run is then
+            made in a copy and saved as a DVC experiment, and the working copy does not change.
+        name: name of that experiment; the flow run's name if empty. Only with `overrides`.
         update: first update the data of `dvc import` and `dvc import-url`.
         pull: fetch data and outputs from the DVC remote first.
         push: push data and outputs to the DVC remote afterwards.
@@ -131,7 +131,7 @@ def refuse_idle(
 
 
 def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
-    """Prepare the copy that `pool` is in: set the cache of `root`, check out data, override."""
+    """Prepare the copy of `pool`: use the cache of `root`, check out data, apply `overrides`."""
     with Pool(root) as here:
         cache = here.ask("cache_dir")["path"]
     pool.ask("share_cache", path=cache)

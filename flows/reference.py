@@ -57,7 +57,7 @@ class Reference:
         return f"the reference of commit {commit[:7]}" if commit else "the reference"
 
     def answers(self) -> Path | str:
-        """Return a folder with its predictions, or one line on why there is none."""
+        """Return a folder with the reference's predictions, or one line that says why not."""
         assert self.noted is not None  # noqa: S101 (the gate has checked)
         folder = self._root / FETCHED
         wanted = {str(PREDICTIONS): self.noted.predictions, str(MANIFEST): self.noted.manifest}

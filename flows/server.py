@@ -74,7 +74,7 @@ def stop_without_home() -> None:
     """Check that a server started here can keep its database.
 
     Raises:
-        RunError: its folder cannot be written to.
+        RunError: the database's folder cannot be written to.
     """
     home = access.home()
     nearest = next(folder for folder in (home, *home.parents) if folder.exists())
@@ -91,14 +91,14 @@ def running(root: Path, host: str, port: int, names: list[str] | None = None) ->
 
     A server is started at `host` and `port` if there is none. Runs in `root` find it until it is
     ended here. Its database is SQLite in PREFECT_HOME, or the one in
-    PREFECT_API_DATABASE_CONNECTION_URL. It accepts requests for `names`, its `host` and the
-    loopback names. Its password is in PREFECT_SERVER_API_AUTH_STRING, or is made if only this
-    machine can reach the server (see `flows.access`). It is set in PREFECT_API_AUTH_STRING for
-    Prefect in this process and its children.
+    PREFECT_API_DATABASE_CONNECTION_URL. The server accepts requests for `names`, its `host` and the
+    loopback names. Its password is in PREFECT_SERVER_API_AUTH_STRING, or is generated if only this
+    machine can reach the server (see `flows.access`). The password is set in
+    PREFECT_API_AUTH_STRING for Prefect in this process and its children.
 
     Raises:
-        RunError: the server does not start or would accept too many clients, or the configured one
-            does not answer.
+        RunError: the server does not start or would accept too many clients, or the configured
+            server does not answer.
     """
     api = f"{page_at(host, port)}/api"
     profile = Profile("", None)
@@ -248,7 +248,7 @@ def _start(host: str, port: int, names: list[str]) -> subprocess.Popen[bytes]:
 
 
 def _is_up(api: str, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the server that was started answers; return whether it did in time."""
+    """Wait until the started server answers; return whether it answered in time."""
     complaints = Complaints(process.stderr)
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
@@ -263,7 +263,7 @@ def _is_up(api: str, process: subprocess.Popen[bytes]) -> bool:
 
 
 def where_to_look(report: Path | None, page: str | None) -> list[str]:
-    """Return the last printed lines of a run; `page` is its dashboard page, if a server is up."""
+    """Return the last lines that a run prints; `page` is its dashboard page, if a server is up."""
     lines = [f"Report: {report}"] if report else []
     return [*lines, f"Dashboard: {page or 'headstart dashboard'}"]
 

@@ -29,7 +29,7 @@ PROGRESS = re.compile(r"(?P<name>.+?): (?P<done>\d+)/(?P<total>\d+) (?P<unit>.+)
 
 @dataclass
 class Run:
-    """The state of one flow run, which its steps share; they pass only names to each other."""
+    """The state of one flow run, which its steps share; steps pass only names to each other."""
 
     root: Path
     pool: Pool

@@ -1,4 +1,4 @@
-"""A flow run in which there is nothing to do: show that, and record it without starting a flow.
+"""If a run has nothing to do, show that, and record the run without starting a flow.
 
 A flow takes longer to start than DVC takes to find that nothing changed. To make a check cheap,
 such a run is reported to Prefect's server over its REST API, as the flow would report it.
@@ -31,10 +31,10 @@ def answered(
     """Return whether DVC has nothing to do for `targets`; if so, show that and record a flow run.
 
     If no server is configured (`api` is None, and Prefect's settings have no address), nothing is
-    recorded: to start a server for that alone would take ten times as long. `say` is called with
-    each of the last lines for the user, as in `flows.run`, and `imported` before Prefect's settings
-    are read: it waits for a thread that imports Prefect. If anything is unusual, the function
-    returns False, and the flow handles it.
+    recorded: starting a server for that alone would take ten times as long. `say` is called with
+    each of the last lines for the user, as in `flows.run`. `imported`, which waits for a thread
+    that imports Prefect, is called before Prefect's settings are read. If anything is unusual, the
+    function returns False, and the flow handles it.
     """
     try:
         with Claim(root, "refuse") as claim:

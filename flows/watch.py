@@ -38,7 +38,7 @@ class Watch:
     def look(self, start_run: Callable[[], None]) -> None:
         """Call `start_run` once if there is new data for a run, unless a run is in progress.
 
-        The data has to be at rest first: two successive checks find the same. DVC then decides
+        The data must not be changing: two successive checks have to find the same. DVC then decides
         whether the difference matters, or whether a manual run has already handled it. The first
         state found in a working copy is also checked with DVC: it may have changed since the last
         run, or a moment ago. If `start_run` fails, the next check tries again.
@@ -68,7 +68,7 @@ def digest(lines: list[str]) -> str:
 def signature(path: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
     """Yield a line for each file at or under `path`: its name, size and modification time.
 
-    The content of a `.dvc` file is used instead, because runs write such files too. Links to
+    For a `.dvc` file, the content is used instead, because runs write such files too. Links to
     folders are followed, except those that lead back to a folder `above`.
     """
     if path.is_dir():
@@ -123,7 +123,7 @@ def start_run() -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options for which data to watch and how often."""
+    """Add the options that say which data to watch, and how often."""
     parser.add_argument(
         "--look-at",
         nargs="*",

@@ -1,7 +1,7 @@
-"""`headstart why`: which stages `dvc repro` would run, for which reasons, with how many new views.
+"""`headstart why`: which stages `dvc repro` would run and why, and how many views are new.
 
 The command only reads. DVC decides which files changed. The pipeline's own functions work out what
-that means for single examples, from the existing manifest and the changed files.
+this means for single examples, from the existing manifest and the changed files.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Stage:
-    """Whether a stage would run, and why; `maybe` if only the stages in `after` would run."""
+    """Whether a stage would run, and why; `maybe` if this depends on the stages in `after`."""
 
     name: str
     runs: Runs
@@ -97,7 +97,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Examples:
-    """All examples that differ from those of the last `ingest`."""
+    """All examples that differ from the examples of the last `ingest`."""
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -138,8 +138,8 @@ class Views:
 class Answer:
     """What a run would do; `docs/why.schema.json` describes it as JSON.
 
-    `examples` is None if they are not known before `ingest` has run. `views` is None for the same
-    reason, and if `extract` would not run.
+    `examples` is None if the examples are not known before `ingest` has run. `views` is None for
+    the same reason, or if `extract` would not run.
     """
 
     kind: str
@@ -276,7 +276,7 @@ def stop_if_stale(stage: str) -> None:
 
 
 def example_folder(stage: DvcStage, settings: Params) -> Folder | None:
-    """Return the folder that `ingest` reads; None if it is missing or `ingest` has not read it."""
+    """Return the folder that `ingest` reads; None if it is missing or has never been read."""
     path = settings.ingest.path
     for dep in stage.deps:
         if dep.def_path == path and dep.hash_info and dep.exists:
@@ -318,7 +318,7 @@ def own_reasons(stage: DvcStage, folder: Folder | None) -> tuple[list[str], list
 
 
 def changed_parameters(dep: ParamsDependency) -> list[Parameter]:
-    """Return the values of a file that differ from `dvc.lock`."""
+    """Return the values of a parameters file that differ from `dvc.lock`."""
     old = _flat(dep.hash_info.value or {})
     new = _flat(dep.read_params(flatten=False))
     return [
@@ -341,7 +341,7 @@ def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def touched_files(folder: Folder | None) -> set[str] | None:
     """Return the paths of the files in the examples' folder that are new or changed.
 
-    None if DVC does not have the list of the earlier files.
+    Return None if DVC does not have the list of the earlier files.
     """
     if folder and not isinstance(folder.now, Tree) and Path(folder.dep.def_path).is_file():
         return {folder.dep.def_path}  # a table that holds the examples
@@ -358,8 +358,8 @@ def coming_manifest(
 ) -> Coming | None:
     """Return what ingest would write.
 
-    None if the source makes its examples, or if ingest has never run. Only touched files are read.
-    A file that was refused before and has not changed is assumed to be refused again, unless
+    Return None if the source makes its examples, or if ingest has never run. Only touched files are
+    read. A file that was refused before and has not changed is assumed to be refused again, unless
     corrections had excluded it or could decide which of its labels is right.
 
     Raises:

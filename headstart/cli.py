@@ -214,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) -> None:
-    """Add `site`, `federate`, `measure`; an option that is not given has its function's default."""
+    """Add `site`, `federate`, `measure`; the functions have the defaults of their options."""
     siting = subcommands.add_parser(
         "site",
         help="Write the sums of this project's features, for a server that must not see examples.",

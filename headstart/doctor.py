@@ -99,7 +99,7 @@ def _engine() -> str:
 
 
 def _bfloat16() -> str:
-    """Return how to choose bfloat16; empty if it would not be faster, or has been chosen."""
+    """Return how to choose bfloat16; empty if it would not be faster or is chosen already."""
     from pipeline.backbones.engines import processor
     from pipeline.core import params, paths
 

@@ -30,8 +30,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
     The parameters are those of the section `extract` of `params.yaml`, with the same meaning;
     `kind` is `ingest.kind`, the kind of the examples. The features are the same too: those of view
     0, as the backbone returns them. They are looked up in the feature store, or computed and saved
-    there. With `blocks="all"`, the features of inner blocks are further columns, each block with a
-    scale of its own.
+    there. With `blocks="all"`, the features of inner blocks are further columns; each block has its
+    own scale.
 
         make_pipeline(headstart.Embedder("efficientnet_lite0"), LogisticRegression())
     """

@@ -1,4 +1,4 @@
-"""The flow by the name that is the same in a clone and in the wheel, for `prefect.yaml`."""
+"""The flow, under a name for `prefect.yaml` that is the same in a clone and in the wheel."""
 
 from flows.headstart import headstart
 

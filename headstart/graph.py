@@ -1,7 +1,8 @@
 """A project's `dvc.yaml`, made from the one of Headstart's repository.
 
-A project has no code of Headstart. A stage's command is `headstart run STAGE` there, and instead
-of the code it declares the lines of `headstart.lock` on that code. Everything else is the same.
+A project contains no Headstart code. A stage's command is therefore `headstart run STAGE`, and
+instead of the code the stage declares the lines of `headstart.lock` about that code. Everything
+else is the same.
 """
 
 import re
@@ -38,7 +39,7 @@ def generated(text: str) -> str:
 
 
 def _declared(stage: str) -> str:
-    """Return a stage's text, in which lines of the lock replace dependencies on code."""
+    """Return a stage's text, with lines of the lock in place of dependencies on code."""
     deps = [
         dep for _, name, items in LISTS.findall(stage) if name == "deps" for dep in _split(items)
     ]
@@ -129,7 +130,7 @@ def _read(text: str) -> Any:
 
 
 def _blocks(text: str) -> tuple[str, dict[str, tuple[str, str]], str]:
-    """Return what comes before the stages, each stage as its comments and lines, and the rest."""
+    """Return the text before the stages, the comments and lines of each stage, and the rest."""
     root: Any = yaml.compose(text, yaml.SafeLoader)
     sections = {key.value: (key.start_mark.line, value) for key, value in root.value}
     entries = sections["stages"][1].value

@@ -92,7 +92,7 @@ repository.
 
 
 class Examples(NamedTuple):
-    """Where the examples are now (None if there are none yet), and `ingest.source` and `path`.
+    """The place of the examples now (None if there are none yet), `ingest.source` and `path`.
 
     `dialect` is how a CSV table is written.
     """
@@ -137,7 +137,7 @@ def run(
         kind: what an example is, one of `KINDS`.
         data: the user's examples, a folder or a table. They are copied to `data/raw`, unless they
             are already in the project's folder. DVC tracks them, unless git does.
-        here: whether to add the project to a folder that has other files.
+        here: whether to add the project to a folder that already has files.
         yes: whether to install missing packages of the kind without a question.
 
     Raises:
@@ -239,7 +239,7 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
     """Return the source of examples, without reading them.
 
     Raises:
-        DataError: there are none, or their layout is not supported.
+        DataError: there are no examples, or their layout is not supported.
     """
     rows, nouns = kinds.named(kind).rows, kinds.named(kind).nouns
     if data is None:
@@ -279,9 +279,9 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
 
 
 def check_columns(table: Path, fitting: set[str]) -> Dialect:
-    """Check the header of a table, and return how it seems to be written.
+    """Check the header of a table, and return the table's dialect, as guessed.
 
-    If it has no column `label`, this is a warning, since `ingest.label` may name another.
+    A missing column `label` is only a warning, since `ingest.label` may name a different one.
 
     Args:
         table: CSV or Parquet.
@@ -361,7 +361,7 @@ def _check_place(root: Path, here: bool, files: dict[str, str], examples: Exampl
     """Check that the project can be created in `root` without overwriting the user's files.
 
     Raises:
-        ParamsError: it cannot; the message says why.
+        ParamsError: the project cannot be created there; the message says why.
     """
     if (root / LOCK).exists():
         raise ParamsError(f"{root} is a project already: `headstart upgrade` brings it up to date")
@@ -389,7 +389,7 @@ def _check_place(root: Path, here: bool, files: dict[str, str], examples: Exampl
 
 
 def _temporary(within: Path) -> "tempfile.TemporaryDirectory[str]":
-    """Return a new folder on the disk of another, which is gone at the end."""
+    """Return a new folder inside `within`, which is deleted at the end."""
     try:
         return tempfile.TemporaryDirectory(prefix=".headstart-", dir=within)
     except OSError as error:  # which should name the user's folder
@@ -403,7 +403,7 @@ def _existing(folder: Path) -> Path:
 
 @contextmanager
 def _added(staged: Path, root: Path, names: list[str]) -> Iterator[None]:
-    """Move a project's files into a folder that has others; undo this if an error follows."""
+    """Move a project's files into a folder that has other files; undo this if an error follows."""
     moved: list[Path] = []
     before: dict[Path, Path] = {}  # the user's files, by where they are kept until the end
     for name in OF_LINES:
@@ -431,7 +431,7 @@ def _added(staged: Path, root: Path, names: list[str]) -> Iterator[None]:
 
 
 def _joined(before: bytes, new: bytes) -> bytes:
-    """Return the lines of a file, and after them the lines of `new` that it lacks."""
+    """Return the lines of a file, followed by the lines of `new` that it lacks."""
     lines = before.splitlines()
     lacking = b"".join(line + b"\n" for line in new.splitlines() if line not in lines)
     return before + b"\n" * (bool(before) and not before.endswith(b"\n")) + lacking

@@ -58,7 +58,7 @@ def install(names: Sequence[str], yes: bool = False) -> None:
 
     Args:
         names: names of `packages.SETS` and `packages.TOGETHER`.
-        yes: do not ask.
+        yes: whether to install without asking.
 
     Raises:
         MissingSetError: there is no terminal for the question, the answer is no, or the

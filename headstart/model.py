@@ -79,7 +79,7 @@ class Prediction:
         return dict(self._numbers)
 
     def _require(self, asked: str) -> None:
-        """Raise an error if there is no prediction, or none of this form."""
+        """Raise an error if there is no prediction, or if the task has none of this form."""
         if self.error is not None:
             name = f"{self.path}: " if self.path else ""
             raise errors.RefusedError(name + self.error)
@@ -188,8 +188,8 @@ class Model:
     def explain(self, example: Example) -> bytes:
         """Return a PNG of the picture under a heat map of the most probable class.
 
-        In multi-label tasks the heat map is of the most probable label, in regression of the first
-        target, and shows where its prediction rises.
+        In multi-label tasks the heat map is of the most probable label. In regression it is of the
+        first target, and shows what raises the prediction.
 
         Raises:
             RefusedError: the example is refused.

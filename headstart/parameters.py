@@ -16,10 +16,10 @@ COLUMN = 32  # of the comments
 
 
 def of_kind(kind: str, source: str = "folder", path: str = "data/raw/examples") -> str:
-    """Return all parameters of a kind with their comments, from those of the repository.
+    """Return all parameters of a kind with their comments, from the repository's `params.yaml`.
 
     Args:
-        kind: a kind that Headstart has, not a plugin's.
+        kind: a kind of Headstart, not one from a plugin.
         source: where the examples come from, `ingest.source`.
         path: their folder or table, `ingest.path`.
     """

@@ -1,4 +1,4 @@
-"""What code in a project's `plugins/` imports: the same names in a clone and in the wheel.
+"""The names that code in `plugins/` imports, which are the same in a clone and in the wheel.
 
     from headstart.plugins import Preprocessing
 

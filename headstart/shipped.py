@@ -1,4 +1,4 @@
-"""The files that a project is made from: those of the clone, which the wheel carries too."""
+"""The files that a project is made from, which are in the clone and also in the wheel."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """`headstart upgrade`: bring a project to the installed version of Headstart and its libraries.
 
-It changes only files that git can restore, and prints which stages will run again and why. It
-commits nothing.
+The command changes only files that git can restore, and prints which stages will run again and why.
+It does not commit.
 """
 
 import argparse
@@ -147,7 +147,7 @@ def pinned(text: str, lines: list[str]) -> str:
 
 
 def _declared(entry: dict[str, Any], kind: str) -> dict[str, list[str]]:
-    """Return what DVC compares of a stage, sorted; its lines of the lock are a separate entry."""
+    """Return what DVC compares of a stage, sorted; the stage's lines of the lock are one entry."""
     entry = entry.get("do", entry)
     found = {
         key: sorted(map(str, value)) if isinstance(value, list) else [str(value)]
@@ -209,7 +209,7 @@ def _read(file: Path) -> str:
 
 
 def _write(texts: dict[Path, str]) -> None:
-    """Replace the content of files. On an error no file is changed.
+    """Replace the content of files. If an error occurs, no file is changed.
 
     A file keeps its mode and its line endings, and a link stays a link.
     """

@@ -16,9 +16,9 @@ SECONDS_BETWEEN_TRIES = 0.5
 class Claim:
     """The exclusive right to run in a working copy; use it in a `with` block.
 
-    The claim is the kernel's lock on `.dvc/tmp/headstart.lock`, so it is released however its
-    holder ends. The file names the holder, and shows whether the last holder died without removing
-    its entry. Stages that outlive the holder for a moment still hold DVC's own locks.
+    The claim is the kernel's lock on `.dvc/tmp/headstart.lock`, so it is released in whatever way
+    its holder ends. The file names the holder, and shows whether the last holder died without
+    removing its entry. If stages outlive the holder for a moment, they still hold DVC's own locks.
     """
 
     def __init__(

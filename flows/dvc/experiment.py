@@ -1,4 +1,4 @@
-"""Run with other parameters in a copy of the working copy, and save it as a DVC experiment."""
+"""Run with different parameters in a copy of the working copy, saved as a DVC experiment."""
 
 import shutil
 import subprocess
@@ -11,11 +11,11 @@ from pipeline.core.errors import ExperimentError
 
 @contextmanager
 def copy_of(root: Path, name: str) -> Iterator[Path]:
-    """Make a copy of the working copy, committed or not, for the experiment `name`.
+    """Copy the working copy, with changes that are not committed, for the experiment `name`.
 
     The copy is a git clone that shares the git objects of `root`, without DVC's data and outputs
-    and without files that git ignores. If `root` is a subfolder of a git repository, it is the
-    subfolder of such a clone. It is deleted at the end.
+    and without files that git ignores. If `root` is a subfolder of a git repository, the copy is
+    the same subfolder of such a clone. The copy is deleted at the end.
 
     Raises:
         ExperimentError: `root` is not in git, has no commit or already has an experiment of that

@@ -1,7 +1,7 @@
 """Fork Headstart's stages from a process that has imported their code, instead of starting them.
 
-That process is `pipeline/core/starter.py`. It is started with the first stage, by the shell and
-with the environment that DVC starts the stage with.
+That process is `pipeline/core/starter.py`. It is started for the first stage, with the shell and
+the environment with which DVC would start that stage.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ COMMANDS = {
 
 @contextlib.contextmanager
 def forked() -> Iterator[None]:
-    """Let DVC fork Headstart's stages; it starts any other command."""
+    """Let DVC fork Headstart's stages, but start any other command as usual."""
     start = dvc.stage.run._run
     starters: dict[Any, Starter] = {}
 
@@ -61,7 +61,7 @@ def forked() -> Iterator[None]:
 
 
 def _starting(command: str, **options: Any) -> tuple[str, str] | None:
-    """Return the stage of a command and what starts its starter; None if it is not forked."""
+    """Return a command's stage and its starter's command; None if the stage is not to be forked."""
     environment = options["env"]
     if sys.platform != "linux" or environment.get(OFF) == "0":
         return None

@@ -1,4 +1,4 @@
-"""Run stages through DVC, in a few processes that keep DVC loaded, each with one stage at a time.
+"""Run stages through DVC, in a few processes that keep DVC loaded and run one stage at a time.
 
 Importing DVC takes longer than most requests, so processes are reused: a chain of stages needs one,
 parallel stages need one each. Each process leads a process group, which contains its stage's
@@ -104,7 +104,7 @@ class DvcProcess:
                 self._process.stdin.close()
 
     def kill(self) -> None:
-        """Wait for the process to end, a little longer than a stage may take; then kill it."""
+        """Wait for the process to end, a little longer than a stage has to stop; then kill it."""
         try:
             self._process.wait(GRACE_SECONDS + 5)
         except subprocess.TimeoutExpired:
@@ -132,7 +132,7 @@ def ask_warm(root: Path, do: str, **request: Any) -> dict[str, Any]:
 class Pool:
     """As many DVC processes as there are running stages; use it in a `with` block.
 
-    Leaving the block ends them all, with the stages they run.
+    Leaving the block ends all processes, with the stages that they run.
     """
 
     def __init__(self, root: Path) -> None:

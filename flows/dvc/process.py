@@ -52,7 +52,7 @@ def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
     """Return the stages of a run of `targets` (all of dvc.yaml if empty), in DVC's own order.
 
     `changed` is whether `dvc repro` would do anything. It is computed only if nothing upstream
-    changed: below a changed stage it is unknown until that stage has run.
+    changed: for stages below a changed one, it is unknown until that one has run.
     """
     with lock_repo(repo):
         mend_lock(repo)
@@ -86,8 +86,8 @@ def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
 def mend_lock(repo: Repo) -> None:
     """Delete a dvc.lock that DVC cannot read.
 
-    DVC writes it in place, so a DVC that is killed meanwhile leaves half a file. Little is lost: if
-    the inputs of a stage did not change, its result is in DVC's run cache.
+    DVC writes the file in place, so a DVC that is killed while it writes leaves half a file. Little
+    is lost: if the inputs of a stage did not change, its result is in DVC's run cache.
     """
     file = Path(repo.root_dir, LOCK_FILE)
     try:
@@ -111,12 +111,12 @@ def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def look_once() -> Iterator[list[Stage]]:
-    """Let DVC list and hash what a stage reads once before its command and once after it.
+    """Let DVC list and hash a stage's inputs only once before its command, and once after it.
 
     DVC does so seven times before the command and three times after it, and each time takes 0.2 s
-    for 10,000 files. If a file changes meanwhile, dvc.lock has the digests of one moment, and the
-    stage is out of date from then on. The list that is yielded gets the stages whose command DVC
-    starts.
+    for 10,000 files. If a file changes while the stage runs, dvc.lock has the digests of one
+    moment, and the stage is out of date from then on. To the yielded list, each stage is added
+    whose command DVC starts.
     """
     looks: dict[tuple[str, str], Any] = {}
     commands: list[Stage] = []
@@ -142,7 +142,7 @@ def look_once() -> Iterator[list[Stage]]:
 
 @contextlib.contextmanager
 def parse_once() -> Iterator[None]:
-    """Let DVC parse dvc.lock for its first change only, and again if somebody else changed it.
+    """Let DVC parse dvc.lock only before its first change, and again if somebody else changed it.
 
     Before each stage's entry is written, DVC parses the whole file with its comments, which takes
     twice as long as writing it.
@@ -174,7 +174,7 @@ def parse_once() -> Iterator[None]:
 
 
 def _unshared(entry: Any) -> Any:
-    """Copy the dicts and lists of a new entry: YAML names an object that it writes twice."""
+    """Copy the dicts and lists of a new entry: YAML writes a repeated object as an alias."""
     if type(entry) in (dict, OrderedDict):  # those that were parsed have their comments
         return {name: _unshared(value) for name, value in entry.items()}
     return [*map(_unshared, entry)] if type(entry) is list else entry
@@ -249,7 +249,7 @@ def fetch(repo: Repo, digests: dict[str, str], to: str, remote: str | None) -> N
 
     Args:
         repo: the repository.
-        digests: the name in the folder to the MD5.
+        digests: maps a file's name in the folder to its MD5.
         to: the folder.
         remote: the DVC remote for files that the cache lacks; the default one if None.
     """

@@ -65,7 +65,7 @@ class Multilabel:
         return lines
 
     def classes(self, asked: Asked) -> pd.DataFrame:
-        """Return for each label how many examples have it or may have it, and its threshold."""
+        """For each label, return how many have it, how many are unknown, and its threshold."""
         return pd.DataFrame(
             {
                 "class": asked.names,
