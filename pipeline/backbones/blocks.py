@@ -44,7 +44,7 @@ class WithBlocks(nn.Module):
 
 
 def root(network: nn.Module) -> nn.Module:
-    """Return the module of timm, torchvision or a plugin, which block names are relative to."""
+    """Return the module of timm, torchvision or a plugin in which blocks have their names."""
     return network.network if isinstance(network, Pooled) else network
 
 

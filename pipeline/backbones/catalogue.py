@@ -63,7 +63,7 @@ def load(backbone: Backbone) -> TorchBackbone:
     Raises:
         ParamsError: the model does not exist, has no PyTorch form, or does not support the pooling.
         WeightsError: the weights cannot be downloaded, their package is not installed, or they
-            belong to another network.
+            belong to a different network.
     """
     family = FAMILIES[backbone.family]
     if backbone.weights == "random":
@@ -95,7 +95,7 @@ def with_weights(backbone: Backbone, file: Path) -> TorchBackbone:
     """Load the network with the weights in `file`, which `save_tensors` wrote.
 
     Raises:
-        DataError: the weights are damaged, or belong to another network.
+        DataError: the weights are damaged, or belong to a different network.
     """
     weights = "pretrained" if backbone.family == "python" else "random"
     loaded = load(replace(backbone, weights=weights))

@@ -88,9 +88,9 @@ def exported(backbone: Backbone) -> Path:
     The weights for PyTorch are in the `.safetensors` file beside it.
 
     Raises:
-        MissingSetError: this backbone needs PyTorch to be exported, which is not installed.
-        ParamsError: the model does not exist, a plugin does not return one, or it does not support
-            the requested pooling.
+        MissingSetError: exporting this backbone needs PyTorch, which is not installed.
+        ParamsError: the model does not exist, a plugin does not return a model, or the model does
+            not support the requested pooling.
         WeightsError: the weights cannot be downloaded, or their package is not installed.
     """
     file = file_of(backbone)
@@ -173,7 +173,7 @@ def write_finetuned(backbone: Backbone, weights: Path, file: Path) -> None:
     """Write the network with the weights that `finetune` wrote, as `exported` does.
 
     Raises:
-        DataError: the weights are damaged, or belong to another network.
+        DataError: the weights are damaged, or belong to a different network.
     """
     family = FAMILIES[backbone.family]
     made_by = family.made_by(backbone)

@@ -9,7 +9,7 @@ from .pooling import Pooled
 
 
 class WithMaps(nn.Module):
-    """A backbone that returns its features and the maps whose means they are."""
+    """A backbone that returns its features and the maps whose means are the features."""
 
     def __init__(self, backbone: nn.Module, source: nn.Module) -> None:
         """Read the maps from `source`, the module of `backbone` that `map_source` returned."""
@@ -28,9 +28,10 @@ class WithMaps(nn.Module):
 def map_source(backbone: TorchBackbone) -> nn.Module | None:
     """Return the module whose outputs [n, dimension, h, w] have the features as their means.
 
-    With such a module, class activation maps are exact (Zhou et al., arXiv:1512.04150). It is None
-    for networks with layers after the pooling, and for those that never pool (transformers). The
-    function runs the network and compares outputs, so it works with any library's networks.
+    With such a module, class activation maps are exact (Zhou et al., arXiv:1512.04150). The result
+    is None for networks with layers after the pooling, and for networks that never pool
+    (transformers). The function runs the network and compares outputs, so it works with any
+    library's networks.
     """
     if any(
         isinstance(part, Pooled) and part.pooling == "gem" for part in backbone.module.modules()

@@ -42,7 +42,7 @@ scaled (uint8[n, {side}, {side}, 3] pictures) => (float[n, 3, {side}, {side}] sc
 
 
 def content(backbone: Backbone) -> str:
-    """Return the digests of the file, the YAML beside it, and the external weights if any.
+    """Return the digests of the file, the YAML beside it and, if there are any, external weights.
 
     Raises:
         WeightsError: the file or the YAML does not exist.

@@ -41,8 +41,8 @@ def put_into(network: nn.Module, backbone: Backbone, file: Path) -> None:
     then do not match the network, timm's function that converts other projects' names is tried.
 
     Raises:
-        WeightsError: the file does not exist, is damaged, is not a state dictionary, belongs to
-            another network, or holds numbers that are not finite.
+        WeightsError: the file does not exist, is damaged, is not a state dictionary, belongs to a
+            different network, or holds numbers that are not finite.
     """
     tensors = _plain(_read(file))
     kept, left_out = _parted(tensors, network)

@@ -102,7 +102,7 @@ def preprocessing(backbone: Backbone, model: "nn.Module") -> Pixels | Fitted:
     """Return the preprocessing that a timm network was trained with, from its configuration.
 
     Raises:
-        ParamsError: Headstart does not support the preprocessing; another one would silently
+        ParamsError: Headstart does not support the preprocessing; a different one would silently
             make the features worse.
     """
     from timm.data import resolve_model_data_config

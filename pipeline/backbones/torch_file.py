@@ -22,7 +22,7 @@ def read(file: Path) -> dict[str, NDArray[Any]]:
 
     Raises:
         pickle.UnpicklingError: the file holds anything but float32 and int64 tensors.
-        ValueError: the file has another format, or is truncated.
+        ValueError: the file has a different format, or is truncated.
     """
     with file.open("rb") as stream:
         began = (_unpickle(stream), _unpickle(stream))
@@ -43,7 +43,7 @@ def read(file: Path) -> dict[str, NDArray[Any]]:
 
 
 class _Place:
-    """Where a tensor is: the arguments of PyTorch's `_rebuild_tensor_v2`; steps are in elements."""
+    """A tensor's place: the arguments of PyTorch's `_rebuild_tensor_v2`; steps are in elements."""
 
     def __init__(
         self,

@@ -137,7 +137,7 @@ class Backbone:
 
     @property
     def weights_file(self) -> Path | None:
-        """The file of its weights in `data/weights`; None if they come with the network."""
+        """The file of the weights in `data/weights`; None if they come with the network."""
         return Path(self.weights) if self.weights.startswith(OWN) else None
 
 

@@ -140,6 +140,6 @@ class LeftOutError(HeadstartError):
 
 
 class LockError(HeadstartError):
-    """`headstart.lock` and what is installed differ, or it cannot be read."""
+    """`headstart.lock` cannot be read, or differs from what is installed."""
 
     exit_code = 13

@@ -57,7 +57,8 @@ class Lock:
     """The code and libraries that affect a project's results.
 
     headstart: the version of Headstart. stages: the digest of each stage's file. rooms: an entry
-    for each subpackage that a stage may import. kinds: one for each kind, and for their interface.
+    for each subpackage that a stage may import. kinds: an entry for each kind, and one for their
+    interface.
     """
 
     headstart: str
@@ -70,7 +71,7 @@ class Lock:
         """Read the file.
 
         Raises:
-            LockError: it does not exist, or was not written by `write`.
+            LockError: the file does not exist, or was not written by `write`.
         """
         try:
             document = yaml.load(file.read_bytes(), Loader)  # noqa: S506  (a safe loader)

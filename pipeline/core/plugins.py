@@ -38,7 +38,7 @@ _NOT_CODE = ("__pycache__", "README.md")  # `.dvcignore` lists them too
 
 
 def is_plugin(name: str) -> bool:
-    """Return whether `name`, of a backbone or a source, is the name of a plugin."""
+    """Return whether `name`, the name of a backbone or a source, is that of a plugin."""
     return name.startswith(PREFIX)
 
 
@@ -127,7 +127,7 @@ def blamed(asked_by: str) -> Iterator[None]:
 
 
 def in_words(error: BaseException) -> str:
-    """Return the file and line of a plugin that raised `error`, and its message."""
+    """Return the file and line of a plugin where `error` was raised, and the error's message."""
     reason = " ".join(str(error).split())[:300]
     line = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     if place := raised_in(error):

@@ -12,9 +12,9 @@ CLEARED = "\r\x1b[K"  # the cursor is at the start of a line that is empty
 class Progress:
     """Counts towards `total`; use it in a `with` block.
 
-    On a terminal it rewrites one line on stderr, such as
-    `extract: 128/1000 views, 96.4 a second, 9 s left`. Elsewhere (a log, Prefect) it prints that
-    line without the estimate at most every five seconds. Both print such a line at the end.
+    On a terminal it rewrites one line on stderr, such as `extract: 128/1000 views, 96.4 a second, 9
+    s left`. Elsewhere (a log, Prefect) it prints that line without the estimate at most every five
+    seconds. In both cases, a last such line is printed at the end.
     """
 
     def __init__(self, name: str, total: int, unit: str) -> None:

@@ -31,7 +31,7 @@ Stamps = dict[str, tuple[int, ...]]
 
 
 def serve(descriptor: int, run: Callable[[str], None]) -> None:
-    """Fork a process for each request, and report its exit code, until the socket ends.
+    """Fork a process for each request, and report its exit code, until the socket is closed.
 
     `run` runs a stage in the new process, which then leaves this function.
     """

@@ -73,7 +73,7 @@ def table(
 
 
 def _means(figures: npt.NDArray[Any], groups: Groups | None) -> Doubles:
-    """Return the means of rows [n, k]; the rows of a group have weight one together."""
+    """Return the means of rows [n, k], in which each group has weight one."""
     weights = None if groups is None else of_groups(groups)
     means: Doubles = np.average(figures, axis=0, weights=weights)
     return means
@@ -112,9 +112,9 @@ def doubts(
     """Return warnings if the coverage on the test examples is too low to be chance.
 
     The nominal coverage holds for examples from the distribution of the calibration examples. Test
-    examples from another distribution may be covered less often. If there are several targets, each
-    is tested, with Bonferroni's correction. The test allows for chance both in the test examples
-    and in the calibration. The arguments are as in `table`.
+    examples from a different distribution may be covered less often. If there are several targets,
+    each is tested, with Bonferroni's correction. The test allows for chance both in the test
+    examples and in the calibration. The arguments are as in `table`.
     """
     held = _held(sets, answers, test, thresholds)
     if sets is None or held is None or not len(held):

@@ -22,7 +22,7 @@ MOVES = 2**23  # group moves over all draws; very many groups have fewer draws, 
 
 
 def p_value(figures: Array, inside: npt.NDArray[np.bool_], groups: Groups) -> float:
-    """Return the two-sided p-value for equal means of a slice and the rest; NaN if too few groups.
+    """Return the two-sided p-value for equal means of a slice and the rest; NaN for too few groups.
 
     Args:
         figures: [n], the value of each example.

@@ -263,7 +263,7 @@ def roc_curve(is_class: npt.NDArray[np.bool_], given: Array) -> tuple[Array, Arr
     """Return the false and true positive rates of a class, without points on a straight line.
 
     Args:
-        is_class: [n], whether an example belongs to the class; some must, and some must not.
+        is_class: [n], whether each example belongs to the class; both values must occur.
         given: [n], the predicted probabilities.
     """
     false, true = _hits(is_class, given)

@@ -1,4 +1,4 @@
-"""Random numbers for a view of an example, drawn from its key, independent of other examples."""
+"""Random numbers for a view of an example, drawn from its key and so on no other example."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Reading the files of examples: whole, up to a size, and checked against the ingested content.
+"""Reads the files of examples, up to a maximum size, and checks that they are as ingested.
 
 The kind of an example decides which files are accepted: the limits are passed as arguments.
 """
@@ -91,7 +91,7 @@ def size(path: Path) -> int:
 
 
 def read(path: Path, expected_digest: str) -> bytes:
-    """Return the bytes of an example of the manifest, checked against its digest there.
+    """Return the bytes of an example, checked against its digest in the manifest.
 
     Raises:
         DataError: the path leads out of the project, the file does not exist or has changed since

@@ -190,10 +190,10 @@ def _stamp(file: Path) -> tuple[Any, ...]:
 def guessed(file: Path) -> Dialect:
     """Guess a CSV file's dialect: the encoding from the whole file, the separator from the header.
 
-    UTF-8 is certain, because other texts are hardly ever valid UTF-8. Otherwise a byte order mark
-    or zero bytes show UTF-16. Among encodings with one byte per character, Windows-1252 is returned
-    if its own bytes occur, and otherwise Latin-1; only a person who reads the text can see which is
-    right.
+    A text that is valid UTF-8 counts as UTF-8, because texts in other encodings hardly ever are.
+    Otherwise a byte order mark or zero bytes show UTF-16. Among encodings with one byte per
+    character, Windows-1252 is returned if its own bytes occur, and otherwise Latin-1; only a person
+    who reads the text can see which is right.
     """
     data = file.read_bytes()
     encoding = "utf-8"

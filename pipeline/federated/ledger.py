@@ -80,7 +80,7 @@ class Ledger:
         """Return the random id of the site, which distinguishes sites with the same name.
 
         Raises:
-            DataError: earlier submissions have another site name.
+            DataError: earlier submissions have a different site name.
         """
         if self.last is None:
             return secrets.token_hex(8)
@@ -92,7 +92,7 @@ class Ledger:
         return self.last.id
 
     def differing(self, examples: Examples, settings: str) -> list[tuple[int, str, int]]:
-        """Return the number and the result of `fewest` for earlier submissions with these settings.
+        """Return number and result of `fewest` for each earlier submission with these settings.
 
         Submissions with noise are left out, because their differences are not exact.
         """

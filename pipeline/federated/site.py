@@ -173,7 +173,7 @@ def _require_many(counts: Counter[str], least: int) -> None:
     """Check that there are enough examples, so that no sum reveals a single one.
 
     Raises:
-        DataError: a class, or the whole site, has too few.
+        DataError: a class, or the whole site, has too few examples.
     """
     few = sorted((count, label) for label, count in counts.items() if count < least)
     if few:

@@ -147,7 +147,7 @@ def _about(folder: Path) -> dict[str, Any]:
     """Return the content of `submission.json`.
 
     Raises:
-        DataError: the file cannot be read, is of another version, or was changed.
+        DataError: the file cannot be read, is of a different version, or was changed.
         RecursionError: the JSON is nested too deeply.
     """
     if not (folder / ABOUT).exists():

@@ -26,7 +26,7 @@ def calibrated(
 ) -> Calibration:
     """Fit the temperature, and thresholds for labels and for weighted classes.
 
-    A head that was trained with class weights assumes other class priors than the data has. The
+    A head that was trained with class weights assumes class priors that differ from the data's. The
     difference in its logits is the log ratio of the priors (`log_priors`), times a strength: with
     many features and few examples, the weights have little effect. The strength is fitted together
     with the temperature; for two classes this is Platt scaling (1999). `prior_shift` [c] is added
@@ -62,7 +62,7 @@ def log_priors(class_weights: Floats) -> Floats64 | None:
     """Return the log ratio of each class's prior to its weighted prior, [c].
 
     The ratio is 1 / weight, and the logarithms are centred to mean zero. For labels, whose weights
-    are [c, 2], it is the difference in their log-odds. The result is None if all are 0.
+    are [c, 2], it is the difference in their log-odds. The result is None if all values are 0.
     """
     logs = np.log(class_weights.astype(np.float64))
     found: Floats64 = logs[:, 0] - logs[:, 1] if logs.ndim == 2 else logs.mean() - logs
@@ -162,12 +162,12 @@ def fit_thresholds(answers: Floats64, labels: Floats64) -> list[float]:
     With few examples, many thresholds are about equally good, and chance decides which is best.
     From the thresholds within half a standard error of the best F1, this function chooses the one
     nearest to half of the best F1. That is the optimum for calibrated probabilities (Lipton, Elkan
-    and Naryanaswamy, 2014). With scikit-learn's digits as labels this increased F1 on other
-    examples by 0.005 to 0.02.
+    and Naryanaswamy, 2014). With scikit-learn's digits as labels, this increased F1 on new examples
+    by 0.005 to 0.02.
 
     Args:
         answers: [n, c], the probability of each label.
-        labels: [n, c]: 1, 0, or NaN where it is unknown.
+        labels: [n, c]: 1, 0, or NaN if the label is unknown.
 
     Returns:
         c thresholds between 0 and 1, each halfway between two probabilities; 0.5 if a label has no

@@ -6,8 +6,8 @@ one, and predicts that fold. Temperature, thresholds and prediction sets are fit
 predictions (cross-fitting; for prediction sets, cross-conformal prediction, Vovk, 2015).
 
 Each of these heads is trained from scratch. A head that starts from one trained on all examples
-remembers the held-out ones until it has converged: so started, the heads for ants and bees had an
-out-of-fold accuracy of 1.000 instead of 0.962.
+remembers the held-out ones until it has converged: with such a start, the out-of-fold accuracy on
+ants and bees was 1.000 instead of 0.962.
 """
 
 import math

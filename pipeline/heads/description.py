@@ -189,7 +189,7 @@ class HeadDescription:
         """Check that the head was trained for the task of the manifest.
 
         Raises:
-            DataError: the head was trained for another task.
+            DataError: the head was trained for a different task.
         """
         if self.task != task:
             raise DataError(

@@ -1,7 +1,7 @@
 """Linear discriminant analysis with a shrunken covariance: the optimizer `lda`.
 
 Classes share one covariance, that of the features within classes, which is shrunk towards a
-multiple of the identity. The amount is estimated as by Ledoit and Wolf (A well-conditioned
+multiple of the identity. The amount is estimated as in Ledoit and Wolf (A well-conditioned
 estimator for large-dimensional covariance matrices, 2004), so there is no hyperparameter to choose.
 
 A head needs only sums over its rows. `Sums` adds them up once, for all training and validation

@@ -122,7 +122,7 @@ def _step(
     """Return the step sizes [m], with the objectives and the gradients after the step.
 
     A step is halved until the objective falls by a fraction of what the slope predicts (Armijo,
-    1966). The step is 0 if the objective never does, or if no step is wanted.
+    1966). The step is 0 if the objective never falls that far, or if no step is wanted.
     """
     step, lower, turned = np.zeros(len(live)), height.copy(), np.zeros_like(now)
     asked, length = np.flatnonzero(wanted), 1.0

@@ -1,8 +1,8 @@
 """Multinomial logistic regression for many classes: L-BFGS with a preconditioner, in float32.
 
 The objective is that of `few_classes`, which starts from zero and does not use the curvature. This
-module rotates the features to their principal axes; the first steps use only those that vary most,
-at a fifth of the cost. L-BFGS then starts each direction from an approximate Newton step. Its
+module rotates the features to their principal axes; the first steps use only the axes that vary
+most, at a fifth of the cost. L-BFGS then starts each direction from an approximate Newton step. Its
 Hessian has only the block of each class: the class's own rows enter one by one, and all other rows
 through their covariance.
 """

@@ -296,7 +296,7 @@ class Kind(Protocol):
         """Convert an example in an array to the bytes of a file. Raises `RefusedError`."""
 
     def large(self, data: bytes) -> bool:
-        """Return whether a server must process it alone. Raises `RefusedError`."""
+        """Return whether a server must process an example alone. Raises `RefusedError`."""
 
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
         """Read an example as the input of a bundle's graph. Raises `RefusedError`."""

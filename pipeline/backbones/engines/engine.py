@@ -21,8 +21,8 @@ class Engine:
     `make_views` maps examples and their views to the backbone's inputs. `run` maps an array of such
     inputs [n, …], n at most the batch size, to float32 features [n, dimension]; `features` accepts
     everything that `make_views` returns. Several threads may call them at once. `dimension` is 0 if
-    it is the dimension of the examples. The features of inner `blocks`, if there are any, are
-    further columns in the same order.
+    the examples determine it. The features of inner `blocks`, if there are any, are further columns
+    in the same order.
 
     `fingerprint` identifies the network, its preprocessing and the library that runs it.
     `arithmetic` names the CPU instructions, if the engine runs on the CPU. Anything that could
@@ -47,7 +47,7 @@ class Engine:
 
     @property
     def each_made_by(self) -> dict[str, str]:
-        """`made_by` of each layer's vector for a view, by the layer's name.
+        """The value of `made_by` for each layer's vector, by the layer's name.
 
         Inner blocks do not change the value of the last layer.
         """
@@ -113,7 +113,7 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """The name and version of the library that runs it."""
+        """The name and version of the library that runs the backbone."""
         return self.engines[0].name
 
     @property

@@ -14,7 +14,7 @@ from .processor import arithmetic, computes_with_integers
 
 
 def on_export(file: Path, kind: Kind) -> Engine:
-    """Open a network that `exports.exported` wrote in ONNX Runtime.
+    """Open an export, which `exports.exported` wrote, in ONNX Runtime.
 
     Each call uses one thread, so that several calling threads share the cores without waiting.
     """

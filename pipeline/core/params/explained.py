@@ -52,8 +52,8 @@ def _strangers(
 ) -> str:
     """Return one line that names all unknown keys, section by section.
 
-    The shipped file has parameters that are for pictures only. Whoever changes the kind has to
-    delete several, and one message is enough.
+    The shipped file has parameters that are for pictures only. A user who changes the kind has to
+    delete several of them, and one message is enough.
     """
     keys: dict[tuple[str, ...], list[str]] = {}
     for place in unknown:

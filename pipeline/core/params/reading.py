@@ -85,7 +85,7 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
 
 
 def store_section(path: Path = PARAMS) -> StoreParams:
-    """Return the section `store` by itself; its defaults outside of a project."""
+    """Return the section `store` by itself; outside a project, return its defaults."""
     if not path.exists():
         return StoreParams()
     return _alone("store", path).store
@@ -123,7 +123,7 @@ def document_in(path: Path) -> dict[str, Any]:
     """Return the file's content, without checking its values.
 
     Raises:
-        ParamsError: the file does not exist, is not YAML with sections, or has a key twice.
+        ParamsError: the file does not exist, is not YAML with sections, or contains a key twice.
     """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _EachOnce)  # noqa: S506 (it is safe)

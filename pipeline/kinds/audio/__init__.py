@@ -208,7 +208,7 @@ class Audio:
         raise RefusedError("an array has no sample rate; pass the bytes of a WAV file instead")
 
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
-        """Return a sound's inputs, [w, …], which the same functions make as in `extract`."""
+        """Return a sound's inputs, [w, …], made by the same functions as in `extract`."""
         from .views import heard_of
         from .windows import inputs, rate_of
 

@@ -106,7 +106,7 @@ BORDER = """
 def graph(preprocessing: Pixels | Fitted) -> onnx.ModelProto:
     """Return the graph for `preprocess.py`: uint8 [height, width, 3] to [1, crop, crop, 3].
 
-    The input is `picture`, the output `input`. Some levels differ from Pillow's by 1. The
+    The input is called `picture`, the output `input`. Some levels differ from Pillow's by 1. The
     difference is larger if `preprocess.base` decodes or shrinks a picture in two steps, because the
     graph has one, and for Lanczos filters, which the graph replaces with bicubic ones.
     """
