@@ -79,6 +79,7 @@ holds what is yours:
 ```bash
 headstart repro            # run what changed; then open reports/report.html
 headstart why              # what would run, and because of what
+headstart review           # correct labels from the report
 headstart predict bundle FILE
 headstart schedule         # run at night, and when the data changes
 headstart upgrade          # after installing a newer Headstart

@@ -31,7 +31,7 @@ from .evaluation.slices import worst
 from .heads.hyperparameters import used
 from .pages import of_task, tables
 from .pages.comparison import since_last_commit
-from .pages.embed import Thumbnails, contact_sheet
+from .pages.embed import Thumbnails, contact_sheet, reviewing
 from .pages.mistakes import HEAT, NEAR, Mistake, Near, Reasons, cards
 from .serving.classifier import Classifier
 from .serving.description import Bundle
@@ -53,7 +53,7 @@ def report() -> None:
     repeats, classes = tables.table(REPEATS), bundle.head.classes
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}
     hidden = settings.report.examples == "hidden"
-    shown = Thumbnails(manifest, kind, hidden)
+    shown = Thumbnails(manifest, kind, hidden, settings.ingest.targets or ())
     right = confirmed.paths(manifest, confirmed.read(CONFIRMED))
     head, _ = bundle.head.trained_with()
     task, sliced, few = TASKS[task_in(MANIFEST)], tables.table(SLICES), checked["few_examples"]
@@ -69,9 +69,12 @@ def report() -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script, digest_of_script = reviewing()
     text = environment.get_template("report.html").render(
         noun=kind.noun,
         hidden=hidden,
+        script=script,
+        digest_of_script=digest_of_script,
         evidence="" if hidden else kind.evidence,
         similar=""
         if bundle.training_examples == "none"

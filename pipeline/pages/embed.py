@@ -1,7 +1,10 @@
 """Examples embedded in HTML."""
 
 import base64
+import hashlib
 import io
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +15,12 @@ from ..core.errors import DataError
 from ..core.paths import MANIFEST
 from ..examples.files import read
 from ..kinds import Kind, Shown
+from ..tables.manifest import TARGET
 
 DIGITS = 12  # of a digest; enough to distinguish a million examples
 SIDE = 240  # pixels of an example's longer side; the page crops it to a square
+
+REVIEWED = "data-digest"  # an element of the page with it can be corrected (`review.js`)
 
 Row = dict[str, object]  # values for the template, by name
 
@@ -25,9 +31,16 @@ class Thumbnails:
     If `hidden`, examples have no HTML, and are named by the first `DIGITS` of their digests.
     """
 
-    def __init__(self, manifest: pd.DataFrame, kind: Kind, hidden: bool = False) -> None:
-        """Index the manifest's digests by path."""
-        self._digests = dict(zip(manifest["path"], manifest["digest"], strict=True))
+    def __init__(
+        self,
+        manifest: pd.DataFrame,
+        kind: Kind,
+        hidden: bool = False,
+        targets: Sequence[str] = (),
+    ) -> None:
+        """Index the manifest by path; `targets` are those of `ingest.targets`."""
+        self._rows = dict(zip(manifest["path"], manifest.index, strict=True))
+        self._manifest, self._targets = manifest, targets
         self._kind = kind
         self.hidden = hidden
         self._made: dict[str, Markup] = {}
@@ -41,13 +54,24 @@ class Thumbnails:
         return read(Path(path), self._digest(path))
 
     def _digest(self, path: str) -> str:
-        if path not in self._digests:
+        if path not in self._rows:
             raise DataError(f"{path} is not in {MANIFEST}; run `dvc repro`")
-        return str(self._digests[path])
+        return str(self._manifest.at[self._rows[path], "digest"])
 
     def name(self, path: str) -> str:
         """Return the name of the example at `path` on the page; empty if it has no path."""
         return self._digest(path)[:DIGITS] if self.hidden and path else path
+
+    def marks(self, path: str) -> Markup:
+        """Return the attributes with which `review.js` corrects the example at `path`."""
+        if self.hidden or not path:
+            return Markup()
+        digest = self._digest(path)
+        row = self._manifest.loc[self._rows[path]]
+        fields = {f"{TARGET}{name}": _cell(row.get(TARGET + name)) for name in self._targets}
+        return Markup(' {}="{}" data-label="{}" data-fields="{}"').format(
+            REVIEWED, digest, row["label"], json.dumps(fields or {"label": row["label"]})
+        )
 
     def __call__(self, path: str) -> Markup | None:
         """Return the example at `path` as HTML; None if it is hidden, or has no path."""
@@ -56,6 +80,18 @@ class Thumbnails:
         if path not in self._made:
             self._made[path] = embedded(self._kind.show(self.data(path), SIDE), path)
         return self._made[path]
+
+
+def _cell(value: float | None) -> str:
+    """Return a target as in a cell of the source's table; empty if it is not known."""
+    return "" if value is None or pd.isna(value) else f"{value:.15g}"
+
+
+def reviewing() -> tuple[Markup, str]:
+    """Return the page's script, and its digest for a content security policy."""
+    code = (Path(__file__).parent / "review.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return Markup(code), f"sha256-{digest}"  # noqa: S704 (our own)
 
 
 def embedded(shown: Shown, alt: str) -> Markup:

@@ -58,6 +58,7 @@ def cards(
         repeated = heat is not None and heat.media_type.startswith("text/")
         beside: Row = {
             "path": shown.name(one.path),
+            "marks": shown.marks(one.path),
             "confirmed": one.path in confirmed,
             "shown": None if repeated else shown(one.path),
             "heat": embedded(heat, f"heat map of {one.heat_of}") if heat else None,

@@ -247,6 +247,7 @@ def duplicates(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
     return [
         row
         | {"shown": shown(row["path"]), "other_shown": shown(row["other_path"])}
+        | {"marks": shown.marks(row["path"]), "other_marks": shown.marks(row["other_path"])}
         | {name: shown.name(row[name]) for name in ("path", "other_path")}
         for row in table.head(SHOWN).to_dict("records")
     ]
@@ -257,6 +258,7 @@ def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
     cards = []
     for row in table.head(SHOWN).to_dict("records"):
         card = row | {"shown": shown(row["path"]), "path": shown.name(row["path"])}
+        card["marks"] = shown.marks(row["path"])
         if "spreads" in row:
             card |= {"given": f"{abs(row['spreads']):.1f} typical errors off", "probability": ""}
         else:

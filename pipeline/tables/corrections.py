@@ -108,17 +108,22 @@ def read(file: Path) -> list[Correction]:
 def _read_row(row: dict[str, str], file: Path, line: int) -> Correction:
     values = {name: cells.as_named(row[name]).strip() for name in COLUMNS}
     one = Correction(**values, file=file, line=line)
+    if reason := why_not(one):
+        raise DataError(f"{file}, line {line}: {reason}: correct or delete it")
+    return one
+
+
+def why_not(one: Correction) -> str:
+    """Return why a correction is not valid; empty if it is."""
     if not DIGEST.fullmatch(one.digest):
-        wrong = f"{one.digest!r:.40} is not a digest of 64 hexadecimal digits"
-    elif one.field not in (LABEL, GROUP, EXCLUDE) and not one.field.startswith(TARGET):
-        wrong = f"the field is {one.field!r:.40}; it should be label, exclude, group or target:NAME"
-    elif one.field == EXCLUDE and one.new != YES:
-        wrong = f"to exclude an example, new should be {YES}, but it is {one.new!r:.40}"
-    elif one.field == LABEL and not one.new:
-        wrong = "there is no new label"
-    else:
-        return one
-    raise DataError(f"{file}, line {line}: {wrong}: correct or delete it")
+        return f"{one.digest!r:.40} is not a digest of 64 hexadecimal digits"
+    if one.field not in (LABEL, GROUP, EXCLUDE) and not one.field.startswith(TARGET):
+        return f"the field is {one.field!r:.40}; it should be label, exclude, group or target:NAME"
+    if one.field == EXCLUDE and one.new != YES:
+        return f"to exclude an example, new should be {YES}, but it is {one.new!r:.40}"
+    if one.field == LABEL and not one.new:
+        return "there is no new label"
+    return ""
 
 
 def write(file: Path, rows: Iterable[Correction]) -> None:
