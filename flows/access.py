@@ -46,7 +46,7 @@ def on_this_machine(host: str) -> bool:
 
 
 def file_of(api: str) -> Path | None:
-    """Return the file of the password for the server at `api`; None if that is elsewhere."""
+    """Return the file of the password for the server at `api`; None for a server elsewhere."""
     address = urlsplit(api)
     if not on_this_machine(address.hostname or ""):
         return None
@@ -86,7 +86,7 @@ def make(api: str) -> str:
 
 
 def header(password: str | None, key: str | None = None) -> dict[str, str]:
-    """Return the HTTP header with the password, as Prefect's client sends it; empty if none."""
+    """Return the HTTP header with the password as Prefect's client sends it, empty without one."""
     if password:
         return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
     return {"Authorization": f"Bearer {key}"} if key else {}

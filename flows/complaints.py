@@ -1,4 +1,4 @@
-"""What a Prefect server prints to stderr: it is passed on, or one line if it does not start."""
+"""Pass on what a Prefect server prints to stderr, or one line if it does not start."""
 
 import re
 import sys

@@ -87,8 +87,8 @@ def wait_until_recorded(names: set[str]) -> None:
 def bury(died: dict[str, Any]) -> None:
     """Mark a flow run whose process died as crashed, since the process could not do so itself.
 
-    `died` is what it wrote into its claim (see `flows.dvc.claim`). Runs of other servers are left
-    alone.
+    `died` is what the process wrote into its claim (see `flows.dvc.claim`). Runs of other servers
+    are left alone.
     """
     message = f"its process {died.get('pid')} died; the next run found its claim"
     crashed: State[Any] = Crashed(message=message)

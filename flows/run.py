@@ -66,7 +66,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     `say` is called at the end with each line of the results, for the user.
 
     Raises:
-        LockError: the project was made with other code or libraries than are installed.
+        LockError: the project was made with different code or libraries than are installed.
         RunError: this is not a DVC repository, Prefect has no folder to write to, or its server
             refuses the password.
     """

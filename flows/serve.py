@@ -33,7 +33,7 @@ def run(
     """Serve the deployments and watch the data, until interrupted; start a server if none answers.
 
     Raises:
-        LockError: the project was made with other code or libraries than are installed.
+        LockError: the project was made with different code or libraries than are installed.
         RunError: this is not a DVC repository, or a server does not start or refuses the password.
     """
     root = working_copy()

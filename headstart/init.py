@@ -93,7 +93,7 @@ repository.
 
 
 class Examples(NamedTuple):
-    """The place of the examples now (None if there are none yet), `ingest.source` and `path`.
+    """The examples' current place (None if there are none yet), `ingest.source` and `path`.
 
     `dialect` is how a CSV table is written.
     """

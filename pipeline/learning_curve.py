@@ -4,8 +4,8 @@ The stage trains the chosen head again on random subsets of the training example
 on the validation examples. Each size is drawn several times. The subsets of a draw are nested: its
 eight examples of a class include its four examples.
 
-Multi-label and regression tasks have no classes to draw from. The curve is then by the total number
-of examples, from eight on, and shows mean average precision or R².
+Multi-label and regression tasks have no classes to draw from. The curve then runs over the total
+number of examples, from eight on, and shows mean average precision or R².
 """
 
 import numpy as np

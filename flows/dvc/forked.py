@@ -83,7 +83,7 @@ class Starter:
     """A process that imports the stages' code and forks the stages."""
 
     def __init__(self, executable: str | None, program: str, **options: Any) -> None:
-        """Start it, as DVC starts a command in the shell `executable`."""
+        """Start the process as DVC starts a command, in the shell `executable`."""
         self._asked, its = socket.socketpair()
         command = dvc.stage.run._make_cmd(executable, f"{program} {its.fileno()}")
         self._process = subprocess.Popen(command, pass_fds=[its.fileno()], **options)  # noqa: S603

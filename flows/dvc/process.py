@@ -115,8 +115,8 @@ def look_once() -> Iterator[list[Stage]]:
 
     DVC does so seven times before the command and three times after it, and each time takes 0.2 s
     for 10,000 files. If a file changes while the stage runs, dvc.lock has the digests of one
-    moment, and the stage is out of date from then on. To the yielded list, each stage is added
-    whose command DVC starts.
+    moment, and the stage is out of date from then on. Each stage whose command DVC starts is added
+    to the yielded list.
     """
     looks: dict[tuple[str, str], Any] = {}
     commands: list[Stage] = []

@@ -14,7 +14,7 @@ def working_copy() -> Path:
     """Return the DVC repository that the current folder is in.
 
     Raises:
-        RunError: the folder is in none.
+        RunError: the folder is not in a DVC repository.
     """
     here = Path.cwd()
     for folder in [here, *here.parents]:
@@ -29,7 +29,7 @@ def check_project(root: Path) -> None:
     DVC's own error messages do not say what to write.
 
     Raises:
-        LockError: the project was made with other code or libraries than are installed.
+        LockError: the project was made with different code or libraries than are installed.
         ParamsError: the message says in one line what to write.
         RunError: git tracks an output that DVC keeps, or the folder of corrections is missing.
     """

@@ -173,7 +173,7 @@ class HeadDescription:
         return int(count)
 
     def without_sets(self, why: str) -> Self:
-        """Return the description without prediction sets, which are calibrated for another head."""
+        """Return the description without prediction sets, which are for a different head."""
         if self.sets is None or self.sets.why_none:
             return self
         return replace(self, sets=PredictionSets(self.sets.coverage, why))

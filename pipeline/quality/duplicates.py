@@ -65,7 +65,7 @@ def near_duplicates(
 ) -> tuple[pd.DataFrame, int, int]:
     """Return one row per pair of near-duplicates in different splits, the most similar first.
 
-    Also return how many pairs were compared, and how many of these earlier runs had compared.
+    Also return how many pairs were compared, and how many of them earlier runs had compared.
 
     Args:
         rows: n rows, as `originals` returns them.
@@ -97,7 +97,7 @@ def near_duplicates(
 
 
 def compare(pairs: Sequence[tuple[Example, Example]], kind: Kind) -> tuple[list[bool], int]:
-    """Return for each pair whether it shows the same, and how many pairs earlier runs had compared.
+    """Return whether each pair shows the same content, and how many pairs earlier runs compared.
 
     Verdicts are kept in the feature store, one entry per pair. The examples of a pair with a stored
     verdict are not opened. If the store cannot be used, the function prints a warning and compares

@@ -10,7 +10,7 @@ actors that died.)
 
 If a worker or its node dies, other workers get its pieces, and the node, if it is still there, gets
 a new worker. The run ends if three workers die on the same piece, or if no worker starts for
-`ALONE_S`. Ray itself detects machines that do not respond. Features in the store are kept,
+`ALONE_S` seconds. Ray itself detects machines that do not respond. Features in the store are kept,
 whichever process is killed; the next run computes the rest.
 """
 
@@ -98,7 +98,7 @@ def identity(encoder: Encoder, forms: list[str]) -> Identity:
 
 
 def machine_of(folder: str) -> str:
-    """Identify this machine until it reboots, and a folder on it."""
+    """Return what identifies this machine, until it reboots, and a folder on it."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     name = boot.read_text().strip() if boot.exists() else f"{uuid.getnode():x}"
     status = Path(folder).stat()

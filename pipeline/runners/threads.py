@@ -61,10 +61,11 @@ def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int
     Every core processes a batch of whole examples from decoding to storing, so at most one batch
     per core is in memory.
 
-    Another process may compute the same views for the same store. Features that it has put before a
-    batch starts are not computed again, except in a bucket, where they are not noticed. Each
-    process shuffles its batches, so that two processes do not compute the same batch at once. The
-    output of `extract` is sorted, so the order does not change it.
+    Another process may compute the same views for the same store. Features that the other process
+    stores before a batch starts are not computed again, unless the store is a bucket, where they
+    are not noticed. Each process shuffles its batches, so that two processes do not compute the
+    same batch at once. The output of `extract` is sorted, so the order of the batches does not
+    change it.
 
     Returns:
         the number of computed views.

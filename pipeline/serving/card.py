@@ -21,7 +21,7 @@ MOST_OUTPUTS = 100  # classes that the card names
 
 
 def card(bundle: Bundle) -> str:
-    """Return the card: YAML front matter, then Markdown. It has nothing that varies between runs.
+    """Return the card: YAML front matter, then Markdown. Nothing in it varies between runs.
 
     The card sets no `license`, because only the owner of the examples can choose one.
     """

@@ -54,7 +54,7 @@ class Classifier:
             hands: the number of threads that compute heat maps; None for one per core.
 
         Raises:
-            DataError: the folder is not a bundle, is damaged, or has another schema.
+            DataError: the folder is not a bundle, is damaged, or has a different schema.
         """
         bundle = self.bundle = Bundle.read(folder)
         self.kind, self.task, sets = named(bundle.kind), bundle.head.task, bundle.head.sets

@@ -97,7 +97,7 @@ class Bundle:
         """Read the bundle in a folder, which may come from anyone.
 
         Raises:
-            DataError: the folder is not a bundle, is damaged, or has another schema.
+            DataError: the folder is not a bundle, is damaged, or has a different schema.
         """
         content = document(folder / FILE)
         if content.get("schema") not in SCHEMAS:

@@ -21,7 +21,7 @@ Guarantees, and how they are kept:
 - Corruption: every vector has a CRC-32 over key and value; if it does not match, the entry counts
   as missing. If SQLite finds the file damaged, the file is set aside and a new one is created, even
   in the middle of a run.
-- Layouts: the file's name has the layout's number, so a file of another layout is never opened.
+- Layouts: the file's name has the layout's number, so a file of a different layout is never opened.
 - Concurrency: readers never wait; a lock file serialises opening and writing.
 - A full disk: `put` raises a `StoreError` and changes nothing. Reading still works, and so does
   writing once there is space again. If the folder is read-only, the store can be read, and `put`

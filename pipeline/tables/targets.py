@@ -75,7 +75,7 @@ def _positions(labels: pd.Series, classes: Sequence[str]) -> npt.NDArray[np.int6
 
 
 class Targets(Protocol):
-    """How a task reads, checks and counts its targets."""
+    """The functions by which a task reads, checks and counts its targets."""
 
     def read(
         self, label: str, columns: Sequence[str], cells: Sequence[str]

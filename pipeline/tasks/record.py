@@ -80,5 +80,5 @@ class Task:
 
     @property
     def thresholds(self) -> bool:
-        """Whether each output has its own threshold, from which on it is predicted."""
+        """Whether each output is predicted if it reaches its own threshold."""
         return self.activation == "sigmoid"

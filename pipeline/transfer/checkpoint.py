@@ -1,4 +1,4 @@
-"""Checkpoints of a training: a killed run resumes after its last complete epoch.
+"""Checkpoints of a training run: if it is killed, it resumes after its last complete epoch.
 
 Checkpoints are in the feature store's folder and not among DVC's outputs, because DVC deletes
 outputs before a run.

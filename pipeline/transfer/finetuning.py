@@ -38,7 +38,7 @@ UNMEASURED = Figures(0, *[math.nan] * 4)  # epoch 0 of a network that was not ev
 
 @dataclass
 class Trained:
-    """The result of a training: `curve` starts with epoch 0, `best` is the epoch of lowest loss.
+    """The result of a training run: `curve` starts with epoch 0, `best` has the lowest loss.
 
     `checkpoint` is the file to delete after the results are written.
     """

@@ -16,7 +16,7 @@ class Recipe:
     it is `updated`, the trained blocks update their statistics on the new examples. `class_weights`
     [c] weight the examples of each class in the losses, also in validation; in multi-label tasks,
     their shape may be [c, 2], as in `heads.losses`. `loss` is one of `heads.losses.LOSSES`. `last`
-    ends the training after that epoch, with the learning rates of a training of `epochs`; None
+    ends the training after that epoch, with the learning rates of a run of `epochs` epochs; None
     means all epochs. With the `method` lora, adapters of `lora_rank` are trained instead of blocks,
     at the head's learning rate (`lora.py`).
     """

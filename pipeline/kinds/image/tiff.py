@@ -3,9 +3,9 @@
 Pillow reads few such files, and keeps only 8 bits of most. But libtiff, which Pillow calls, can
 decompress all of them. So this module presents each page to libtiff as a grey picture whose pixels
 are the bytes of the values, and converts these with NumPy. No further package is needed, libtiff
-limits the cost of damaged files, and the compressions are the same as in Pillow. Fields are those
-of the TIFF 6.0 specification; predictors are defined in its section 14 and in Adobe's technical
-note 3 on floating-point values.
+limits the cost of damaged files, and the compressions are the same as in Pillow. The fields are
+those of the TIFF 6.0 specification; predictors are defined in its section 14 and in Adobe's
+technical note 3 on floating-point values.
 """
 
 import io
@@ -254,7 +254,7 @@ def _plane(data: bytes, one: Page, samples: int, pieces: slice) -> NDArray[np.ge
 
 
 def _with_header(data: bytes, fields: dict[int, tuple[int, list[int]]]) -> bytes:
-    """Append a header to the file, and make it that of the first page."""
+    """Append a header to the file, which becomes the header of the first page."""
     at = len(data) + len(data) % 2
     lists = at + 2 + 12 * len(fields) + 4
     entries, behind = struct.pack("<H", len(fields)), b""

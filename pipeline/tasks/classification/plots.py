@@ -21,7 +21,8 @@ def most_confused(
     Args:
         labels: [n].
         predicted: [n].
-        most: how many classes to return; if fewer are confused, the first other classes follow.
+        most: how many classes to return; if fewer are confused, classes of the first examples
+            follow.
     """
     wrong = labels != predicted
     pairs = np.sort(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=1)
