@@ -127,8 +127,8 @@ def report(
     joined = [label for label in labels if SEPARATOR in label]
     if joined:
         print(
-            f"ingest: warning: a {SEPARATOR} in {listed(joined)}; to learn several labels"
-            " of an example, set ingest.task to multilabel"
+            f"ingest: warning: labels contain {SEPARATOR}: {listed(joined)}; to learn several"
+            " labels of an example, set ingest.task to multilabel"
         )
     by_case: dict[str, list[str]] = {}
     for label in labels:
@@ -156,8 +156,8 @@ def stop_if_unusable(
     if len(refused) > settings.max_refused * files:
         first = refused[0]
         raise DataError(
-            f"{len(refused)} of {files} {unit}s refused, more than ingest.max_refused"
-            f" ({settings.max_refused:g}) allows, the first of them {first.path}: {first.reason};"
+            f"{len(refused)} of {files} {unit}s were refused, more than ingest.max_refused"
+            f" ({settings.max_refused:g}) allows; the first is {first.path}: {first.reason};"
             f" see {REFUSED}"
         )
     targets.of_task(settings.task).require(manifest, settings.path)

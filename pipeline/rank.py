@@ -40,7 +40,7 @@ def rank() -> None:
         rows.append(row | {"weight_decay": one.weight_decay} | described(one, found))
         print(
             f"rank: {one.name}: {comparing.words(task_in(MANIFEST))} {one.score.value:.4f},"
-            f" loss {one.losses.mean():.4f}, {one.milliseconds:.1f} ms an example"
+            f" loss {one.losses.mean():.4f}, {one.milliseconds:.1f} ms per example"
         )
     RANK.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(RANK, index=False, float_format="%.6g", lineterminator="\n")

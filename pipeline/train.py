@@ -50,7 +50,9 @@ def train() -> None:
     splits = read_splits(FEATURES, manifest, classes, ["train", "val"], settings.power, layers)
     rows, val = splits["train"], splits["val"]
     if not len(val.labels):
-        print("train: warning: no validation example, so the last epoch is kept, good or bad")
+        print(
+            "train: warning: there is no validation example, so the last epoch is kept, good or bad"
+        )
 
     # Memory of four copies of the features, ten of a head's weights, past steps of the optimizer,
     # and validation logits.
@@ -102,10 +104,8 @@ def train() -> None:
     ranked = sorted(trained, key=order)
     best, head, kept = ranked[0], ranked[0].head, ranked[0].kept
     if head is None or kept is None:
-        raise TrainingError(
-            f"training failed for each of {len(trained)} heads; the first {best.status}; "
-            "lower train.learning_rate"
-        )
+        among = f"all {len(trained)} heads; the first" if len(trained) > 1 else "the head; it"
+        raise TrainingError(f"training failed for {among} {best.status}; lower train.learning_rate")
 
     _write_sweep(ranked, choices, loss)
     _write_curve(best.curve, loss)
@@ -146,8 +146,8 @@ def layers_of(asked: str) -> Layers:
     layers = layers_in(FEATURES)
     if not layers and asked != params.AUTO:
         raise DataError(
-            f"train.layers is {asked}, but {FEATURES} has no inner blocks: the network has none;"
-            " set train.layers to last"
+            f"train.layers is {asked}, but {FEATURES} has no inner blocks, because the network has"
+            " none; set train.layers to last"
         )
     return layers
 

@@ -184,7 +184,7 @@ def test_repeats_are_written_beside_the_figures_and_change_none(evaluated, capsy
 def test_a_class_without_test_pictures_is_named_and_left_out(evaluated, capsys, recwarn):
     make_features(COUNTS | {"test": {"ants": 6, "bees": 6}})
     evaluate()
-    assert "warning: no test example of wasps" in capsys.readouterr().out
+    assert "warning: there is no test example of wasps" in capsys.readouterr().out
     assert [str(warning.message) for warning in recwarn] == []
     with CLASSES.open(newline="") as stream:
         wasps = list(csv.DictReader(stream))[2]

@@ -599,7 +599,9 @@ def test_too_many_refusals_stop_the_run(folder: Project, draw_picture: Draw) -> 
     put("ant/page 2.jpg", picture_cases.HTML)
     ingest.ingest()  # two of ten
     put("ant/page 3.jpg", picture_cases.HTML)
-    with pytest.raises(DataError, match=r"^3 of 11 files refused, more than ingest\.max_refused"):
+    with pytest.raises(
+        DataError, match=r"^3 of 11 files were refused, more than ingest\.max_refused"
+    ):
         ingest.ingest()
     assert len(refusals()) == 3
     assert not MANIFEST.exists()
@@ -648,8 +650,8 @@ def test_a_picture_that_changes_while_ingest_runs_stops_it(
     monkeypatch.setattr(decode, "inspect", at_the_first)
     with pytest.raises(
         DataError,
-        match=r"^[12] files changed while ingest read them, the first data/raw/x/ant/0\.png;"
-        " run it again when nothing writes there any more$",
+        match=r"^[12] files changed while ingest was reading them, such as data/raw/x/ant/0\.png;"
+        " run ingest again when nothing writes there any more$",
     ):
         ingest.ingest()
     assert not MANIFEST.exists()

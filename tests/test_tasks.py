@@ -95,7 +95,7 @@ STOPPED = {
     "commas": (["label"], [["1,5"], ["2,5"]], "regression", None,
                r"the target is '1,5', which is not a number: write 1\.5, with a point"),
     "thousands": (["label"], [["1.234,5"]], "regression", None, r"'1\.234,5', which is not"),
-    "not finite": (["label"], [["nan"]], "regression", None, "'nan', which is not a finite number"),
+    "not finite": (["label"], [["nan"]], "regression", None, "'nan', which is not a finite 32-bit"),
     "too large": (["label"], [["1e39"]], "regression", None, "'1e39', which is not a finite"),
     "beyond floats": (["label"], [["1e400"]], "regression", None, "'1e400', which is not a finite"),
     "infinite": (SUN, [["inf", "1"]], "regression", SUN, "the target sun is 'inf', which is not"),
@@ -169,7 +169,7 @@ def test_names_are_compared_in_one_form(given: Given, capsys: pytest.CaptureFixt
 
 def test_a_separator_in_a_class_is_told(given: Given, capsys: pytest.CaptureFixture[str]) -> None:
     given(["label"], [["a|b"], ["b"], ["a"]], "classification")
-    assert "warning: a | in a|b; to learn several labels" in capsys.readouterr().out
+    assert "warning: labels contain |: a|b; to learn several labels" in capsys.readouterr().out
     assert targets_of().empty
 
 

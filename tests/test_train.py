@@ -245,7 +245,7 @@ def test_a_head_that_diverges_is_told_and_another_is_saved(trained_project, caps
 def test_all_heads_lost_is_an_error(trained_project):
     trained_project.set(**{"train.optimizer": "sgd", "train.width": 8})
     trained_project.set(**{"train.learning_rate": [1e20, 1e30]})
-    with pytest.raises(TrainingError, match=r"training failed for each of 2 heads.*learning_rate"):
+    with pytest.raises(TrainingError, match=r"training failed for all 2 heads.*learning_rate"):
         train()
     assert not HEAD.exists()
 
@@ -256,7 +256,7 @@ def test_without_validation_the_last_epoch_is_kept_with_a_warning(trained_projec
     about = load_head(HEAD_WEIGHTS, HEAD)[1]
     assert about.epoch == 12
     assert about.validation == {"pictures": 0, "loss": None, "accuracy": None}
-    assert "warning: no validation example" in capsys.readouterr().out
+    assert "warning: there is no validation example" in capsys.readouterr().out
 
 
 def test_without_validation_there_is_no_choosing(trained_project):

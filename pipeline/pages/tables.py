@@ -237,8 +237,8 @@ def by_place(drift: pd.DataFrame) -> str:
     if places.empty:
         return ""
     return (
-        f"The source divides its splits by place: examples of {' and '.join(places)} show other"
-        " places than training examples, so the figures are those for new places."
+        f"The source divides its splits by place: examples of {' and '.join(places)} show"
+        " different places from training examples, so the figures apply to new places."
     )
 
 

@@ -167,7 +167,10 @@ class Worker:
 def _difference(here: Identity, asked: Identity) -> str:
     """Describe how a node's process differs from this one; empty if it does not."""
     if here.code != asked.code:
-        return "has another version of Headstart's code, or other plugins: install the same there"
+        return (
+            "has a different version of Headstart's code, or different plugins: install the same"
+            " there"
+        )
     pairs = zip(here.engines + here.views, asked.engines + asked.views, strict=True)
     for one, other in pairs:
         if one != other:
@@ -407,7 +410,7 @@ class _Run:
             self._opened = now
         if now - self._reached > GONE_S:
             raise RunnerError(
-                f"the head of the Ray cluster at {self._address} is gone; {RUN_AGAIN}"
+                f"the head of the Ray cluster at {self._address} no longer answers; {RUN_AGAIN}"
             )
         if now - self._opened > ALONE_S:
             raise RunnerError(

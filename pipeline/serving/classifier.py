@@ -152,7 +152,7 @@ class Classifier:
         if not path.parts:
             raise RefusedError("the bundle does not name the files of its training examples")
         if leads_out(path):
-            raise RefusedError("its path leads out of the folder that this runs in")
+            raise RefusedError("its path leads out of the working directory")
         if digests is None and (
             self.bundle.kind not in DECODED
             or any(part.startswith(".") for part in path.parts)
@@ -307,7 +307,7 @@ def _read_bank(file: Path) -> Floats:
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
     if features.ndim != 2:
-        raise DataError(f"{file} is damaged: its features are not a table")
+        raise DataError(f"{file} is damaged: its features are not a two-dimensional array")
     return features
 
 

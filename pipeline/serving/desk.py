@@ -229,9 +229,9 @@ class Desk:
             problem = "too much is being sent at once, and this body took longest; try again"
             return HTTPException(429, problem, AGAIN)
         if asyncio.get_running_loop().time() >= until:
-            problem = f"the body did not come within {self.limits.seconds:g} seconds"
+            problem = f"the body did not arrive within {self.limits.seconds:g} seconds"
         else:
-            problem = f"the body came at less than {self.limits.rate:g} bytes a second"
+            problem = f"the body arrived at less than {self.limits.rate:g} bytes a second"
         return HTTPException(408, problem)
 
     def _age(self, body: Body) -> float:

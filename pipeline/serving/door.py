@@ -111,8 +111,8 @@ def _token(file: Path | None) -> str | None:
     token = token.strip()
     if not re.fullmatch(f"[!-~]{{{SHORTEST},1000}}", token):
         raise ParamsError(
-            f"{where} has no valid token: it should be {SHORTEST} letters, digits or signs or more,"
-            " without spaces, such as `openssl rand -hex 24` makes"
+            f"{where} has no valid token: it should be at least {SHORTEST} letters, digits or"
+            " signs, without spaces, such as `openssl rand -hex 24` makes"
         )
     return token
 
@@ -147,7 +147,10 @@ class Guard:
         headers = Headers(scope=scope)
         authority = headers.get("host", "").lower()
         if _name(authority) not in self.names:
-            detail = f"this server does not answer to {authority[:100]!r}; start it with --name"
+            detail = (
+                f"this server does not answer to the name {authority[:100]!r}; start it with --name"
+                " to add it"
+            )
             return _problem(421, detail)
         if self._foreign(scope, headers, authority):
             return _problem(403, "the request comes from a page of another origin")

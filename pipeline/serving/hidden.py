@@ -49,7 +49,7 @@ def hidden_features(
     except StoreError as error:
         problem = error
     if problem:
-        print(f"report: warning: heat maps are computed again next time: {problem}")
+        print(f"report: warning: the next run computes these heat maps again: {problem}")
     return {path: (found | new)[key].reshape(-1, dimension) for key, path in paths.items()}
 
 

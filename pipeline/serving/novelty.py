@@ -33,8 +33,8 @@ LEAST = 5  # examples of a class; a mean of fewer would disclose them
 MEANS = "class_means"  # `usual.of` in `bundle.json` if the bank is the class means
 MEANS_FILE = f"{MEANS}.safetensors"
 WHY_NOT = (
-    "so there is no novelty detection: it needs classes with"
-    f" {LEAST} training examples or more each"
+    "so there is no novelty detection: it needs classes with at least"
+    f" {LEAST} training examples each"
 )
 KEPT = 0.95  # fraction of in-distribution examples that are not reported as novel
 FEWEST = math.ceil(round(KEPT / (1 - KEPT), 6))  # fewer distances have no such quantile

@@ -133,8 +133,8 @@ def run(
         )
     if doubted:
         print(
-            f"predict: warning: the answers for {doubted} of {len(paths)} {classifier.kind.nouns}"
-            f" mean little; the first is {first}",
+            f"predict: warning: the predictions for {doubted} of {len(paths)}"
+            f" {classifier.kind.nouns} are not reliable; the first is {first}",
             file=sys.stderr,
         )
 
@@ -166,7 +166,10 @@ def files(asked: Iterable[str], texts: bool = False) -> Iterator["Path | Typed"]
         if not found and texts and len(text.split()) > 1:
             found = [Typed(os.fsencode(text))]
         if not found:
-            also = ", and a text has several words: pass others by standard input, as -" * texts
+            also = (
+                ", and a text given here has several words: pass others by standard input, as -"
+                * texts
+            )
             raise ParamsError(f"{text} names no file{also}")
         yield from found
 

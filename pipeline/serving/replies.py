@@ -14,7 +14,9 @@ class Like(BaseModel):
 
     path: str
     label: str
-    cosine: float = Field(description="of the angle between their features; 1 is the same")
+    cosine: float = Field(
+        description="of the angle between their features; 1 means the same direction"
+    )
     number: int = Field(description="for /training/{number}, its thumbnail")
 
 

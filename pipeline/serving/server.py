@@ -49,7 +49,9 @@ class About(BaseModel):
     """The model that the server answers with."""
 
     task: str = Field(description="classification, multilabel or regression")
-    nouns: list[str] = Field(description="what one of the classes is called, and several of them")
+    nouns: list[str] = Field(
+        description="the word for what is predicted, singular and plural, such as class and classes"
+    )
     answers: list[str] = Field(description="fields of a prediction: label, labels or numbers")
     classes: list[str] = Field(description="names of the classes, labels or targets")
     backbone: str
@@ -219,14 +221,14 @@ def _add_training(app: FastAPI, desk: Desk) -> None:
     async def training(
         number: int,
         beside: Annotated[
-            bool, Query(description="what is shown beside it, such as a sound")
+            bool, Query(description="return what is shown next to the thumbnail, such as a sound")
         ] = False,
     ) -> Response:
         """The thumbnail of a training example, if its file is available to the server."""
         shown = await desk.thumbnail(number, desk.until())
         if beside:
             if shown.also is None:
-                raise HTTPException(404, "this example has nothing but its thumbnail")
+                raise HTTPException(404, "this example has only a thumbnail")
             shown = shown.also
         return Response(shown.data, media_type=shown.media_type)
 
@@ -251,7 +253,7 @@ def run(
     if min(megabytes, waiting, seconds) <= 0:
         raise ParamsError("--megabytes, --waiting and --seconds should be above 0")
     if not 0 <= port <= 65535:
-        raise ParamsError(f"--port is {port}; it should be 0 to 65535")
+        raise ParamsError(f"--port is {port}; it should be from 0 to 65535")
     door, limits = opened(host, names, token_file), Limits(megabytes, waiting, seconds)
     app = application(Classifier(bundle, explains=True, hands=EXPLAINING), limits, door)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -260,7 +262,7 @@ def run(
     except OSError as error:
         reason = error.strerror or error
         raise ParamsError(
-            f"cannot listen at {host}, port {port} ({reason}); give another --host or --port"
+            f"cannot listen on {host}, port {port} ({reason}); give another --host or --port"
         ) from None
     print(f"serve: answering with {bundle} at http://{host}:{port}", flush=True)
     with listening, suppress(KeyboardInterrupt):

@@ -140,8 +140,8 @@ def _write_networks(folder: Path, parts: Parts) -> tuple[tuple[Input, ...], list
     ]
     if has != list(about.layers[1:]):
         raise DataError(
-            f"the head takes features of {', '.join(name for name, _ in about.layers)}, which are"
-            f" not those of {parts.settings.backbone}: run the train stage again"
+            f"the head takes features of {', '.join(name for name, _ in about.layers)}, but"
+            f" {parts.settings.backbone} gives different ones: run the train stage again"
         )
     if isinstance(inputs[0], Vector):  # the dimension is known only now
         inputs = (Vector(head.dimension),)

@@ -96,7 +96,9 @@ def _by_table(root: Path, ending: str, file: Path, listed: Objects, wanted: Want
             found.append(taken._replace(identity=listed.identity(one)))
         named.add(key)
     if others := sum(one.key not in named for one in listed):
-        print(f"ingest: {others:,} other objects of {listed.address} are not named in {table.name}")
+        print(
+            f"ingest: {others:,} other objects of {listed.address} are not listed in {table.name}"
+        )
     return Listing(sorted(found), sorted(refused), columns)
 
 

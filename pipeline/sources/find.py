@@ -77,8 +77,8 @@ def stop_if_others_came(params: IngestParams, found: Listing) -> None:
     seen = [path for path in came if not any(map(is_hidden, path.parts[len(root.parts) :]))]
     if seen:
         raise DataError(
-            f"{len(seen)} files came while ingest read {root}, the first {seen[0]};"
-            " run it again when nothing writes there any more"
+            f"{len(seen)} files were added while ingest was reading {root}, such as {seen[0]};"
+            " run ingest again when nothing writes there any more"
         )
 
 

@@ -87,8 +87,8 @@ def _lent(
             lowest[label] = min(lowest.get(label, hashed), hashed)
     if lowest:
         print(
-            "ingest: a training example each becomes a validation example of"
-            f" {listed(sorted(lowest))}, which had none (ingest.val_of_each_class)"
+            f"ingest: no validation example was drawn of {listed(sorted(lowest))}, so one training"
+            " example of each is used for validation (ingest.val_of_each_class)"
         )
     return [digest for _, digest in lowest.values()]
 

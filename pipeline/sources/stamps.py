@@ -55,8 +55,8 @@ class Stamps:
         changed = [file for file, stamp in self._files.items() if _stamp(file) != stamp]
         if changed:
             raise DataError(
-                f"{len(changed)} files changed while ingest read them, the first {changed[0]};"
-                " run it again when nothing writes there any more"
+                f"{len(changed)} files changed while ingest was reading them, such as {changed[0]};"
+                " run ingest again when nothing writes there any more"
             )
 
 

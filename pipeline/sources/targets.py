@@ -19,8 +19,8 @@ def targeted(listing: Listing, settings: IngestParams) -> Listing:
     unlabelled = [row.path for row in listing.found if row.split == UNLABELLED]
     if unlabelled and "adapt.run" in TASKS[settings.task].lacks:
         raise DataError(
-            f"{unlabelled[0]} has the split {UNLABELLED}, which only the stage adapt uses, and"
-            f" that does not support ingest.task {settings.task}: leave such examples out"
+            f"{unlabelled[0]} has the split {UNLABELLED}, which only the stage adapt uses, but"
+            f" adapt does not support ingest.task {settings.task}: leave such examples out"
         )
     read, columns = targets.of_task(settings.task).read, settings.targets or ()
     found: list[Found] = []

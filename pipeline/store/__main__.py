@@ -20,7 +20,7 @@ def store() -> None:
     """Print the size of the store and of its folders; with the argument `clear`, empty them."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if arguments not in ([], ["clear"]):
-        raise ParamsError(f"{' '.join(arguments)!r} is not understood; give nothing, or clear")
+        raise ParamsError(f"{' '.join(arguments)!r} is not understood; give no argument, or clear")
     if address := default_address():
         _tell_shared(address, bool(arguments))
     else:
@@ -44,7 +44,10 @@ def _tell_shared(address: str, clear: bool) -> None:
     print(f"size         {held.bytes / 1e6:,.1f} MB")
     print(f"limit        {_limit(opened.limit_bytes)}")
     if clear:
-        print("The features there are shared, and stay; the exports on this machine are deleted.")
+        print(
+            "The features there are shared, so they are kept; the exports on this machine are"
+            " deleted."
+        )
 
 
 def _tell(clear: bool) -> None:

@@ -121,10 +121,10 @@ def vectors(
             missing, other = missing + damaged, other + differ
     if missing or other:
         raise DataError(
-            f"{folder} names {missing + other:,} vectors that are not in the feature store"
-            f" {default_address() or default_folder()}, of {len(needed):,} that are needed"
-            f"{f' ({other:,} are others there)' if other else ''}; run `{BRING_BACK}`, which"
-            " computes what is missing, and then run this again"
+            f"{folder} needs {len(needed):,} vectors of the feature store"
+            f" {default_address() or default_folder()}, which lacks {missing + other:,} of them"
+            f"{f' (and has different values for {other:,} of these)' if other else ''}; run"
+            f" `{BRING_BACK}`, which computes what is missing, and then run this again"
         )
     length = max((table.shape[1] for table in found.values()), default=0)
     return {

@@ -330,7 +330,7 @@ def _check_complete(
     wrong = np.argwhere(present[wanted] != 1)
     if len(wrong):
         row, view = wanted[wrong[0, 0]], wrong[0, 1]
-        found = "is missing from" if present[row, view] == 0 else "is more than once in"
+        found = "is missing from" if present[row, view] == 0 else "occurs more than once in"
         raise DataError(
             f"view {view} of {manifest['path'].iloc[row]} {found} {folder} "
             f"({len(wrong)} such views); run the extract stage again"

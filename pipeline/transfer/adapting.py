@@ -170,7 +170,7 @@ def choose(known: Evidence, classes: int) -> tuple[str, str]:
         classes: the number of classes.
     """
     if CORAL not in known.information:
-        return NONE, "counts of terms cannot be aligned"
+        return NONE, "term counts cannot be aligned"
     most = math.log(classes)
     risen = (known.information[CORAL] - known.information[NONE]) / most
     surer = (known.doubt[NONE] - known.doubt[CORAL]) / most

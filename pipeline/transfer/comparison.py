@@ -136,7 +136,7 @@ def compare(
         counts = [one for one in backbone.each if engines[one].takes == "terms"]
         if counts and backbone.is_joined:
             raise DataError(
-                f"{stage}: {counts[0]} cannot be joined with others: remove it from {name}"
+                f"{stage}: {counts[0]} cannot be combined with others: remove it from {name}"
             )
         cost = sum(costs[one] for one in backbone.each)
         how = held_out, groups, power, bool(counts), cost, task_in(manifest)

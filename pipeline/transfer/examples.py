@@ -39,7 +39,7 @@ class Feed:
         """
         if self.kind.windowed:
             raise ParamsError(
-                f"a network is trained on one input of each view, but {self.kind.nouns} become"
+                f"a network is trained on one input per view, but {self.kind.nouns} give"
                 " several: set finetune.run and from_scratch.run to []"
             )
 

@@ -577,7 +577,7 @@ REFUSED: dict[str, Refused] = {
     ),
     "bomb_60000.pgm": Refused(lambda: b"P5 60000 60000 255\n" + bytes(99), "^too large"),
     "bomb_of_text.png": Refused(png_text_bomb, "^damaged header .*too large"),
-    "bomb_of_scans.jpg": Refused(scan_bomb, "^a JPEG of too many scans"),
+    "bomb_of_scans.jpg": Refused(scan_bomb, "^a JPEG with too many scans"),
     "bomb_in_profile.png": Refused(png_profile_bomb, "^damaged header .*too large"),
     # Values without a stated range
     "float.tif": Refused(lambda: tiff(levels("f4")), "^floating-point pixels .*set ingest.range$"),

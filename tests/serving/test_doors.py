@@ -190,7 +190,7 @@ def test_a_server_for_others_needs_a_token_and_a_name(
     monkeypatch.setenv(TOKEN, SECRET)
     assert opened("box", names, None).token == SECRET
     monkeypatch.setenv(TOKEN, "short")
-    with pytest.raises(ParamsError, match=f"{TOKEN} has no valid token: it should be 16 letters"):
+    with pytest.raises(ParamsError, match=f"{TOKEN} has no valid token: it should be at least 16"):
         opened("localhost", [], None)
     with pytest.raises(ParamsError, match=r"nothing cannot be read \(No such file"):
         opened("localhost", [], tmp_path / "nothing")

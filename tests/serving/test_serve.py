@@ -253,7 +253,7 @@ def test_what_is_not_answered_in_time_is_told_so(bundled, picture):
     [
         (["nothing"], "is not a bundle"),
         (["bundle", "--waiting", "0"], "should be above 0"),
-        (["bundle", "--port", "70000"], "--port is 70000; it should be 0 to 65535"),
+        (["bundle", "--port", "70000"], "--port is 70000; it should be from 0 to 65535"),
         (["bundle", "--host", "::"], "needs a token (--token-file FILE, or the variable"),
     ],
 )
@@ -517,7 +517,7 @@ def test_the_page_says_that_the_class_need_not_be_the_most_probable_one(address,
     names = ["brick", "moss"]
     with told(browser, address, 390, "classification", names, [reply, plain]) as page:
         page.set_input_files("#file", example)
-        page.locator("#note", has_text="Training weighed the classes").wait_for()
+        page.locator("#note", has_text="Training weighted the classes").wait_for()
         assert lines(page, "#classes .found") == ["moss 25.0 %"]
         assert page.inner_text("#heat figcaption") == "A lighter place is more evidence for moss."
         assert page.locator("#classes i").first.get_attribute("style") == "left: 90%;"

@@ -234,7 +234,7 @@ def test_a_table_beside_the_listing_has_the_labels(
     assert refused == {
         "disc%2Fnone.png": f"not listed in {LISTING}", "": "no path", "disc%2F2.png": "no label",
     }  # fmt: skip
-    assert f"37 other objects of {shapes.address}/shapes are not named" in capsys.readouterr().out
+    assert f"37 other objects of {shapes.address}/shapes are not listed" in capsys.readouterr().out
     found = find.listing(settings, kinds.named("image"))
     assert (found.columns, found.found[0].slices) == (("camera",), ("a",))
 

@@ -417,8 +417,8 @@ def test_a_matrix_that_changes_while_ingest_runs_stops_it_and_is_named(
     monkeypatch.setattr(parse, "vector", at_the_first)
     with pytest.raises(
         DataError,
-        match=r"^1 files changed while ingest read them, the first data/raw/x/vectors\.npy;"
-        " run it again when nothing writes there any more$",
+        match=r"^1 files changed while ingest was reading them, such as data/raw/x/vectors\.npy;"
+        " run ingest again when nothing writes there any more$",
     ):
         ingest.ingest()
     assert not MANIFEST.exists()
@@ -429,7 +429,7 @@ def test_pictures_beside_the_table_are_counted(
 ) -> None:
     table("path,label\n1.jpg,ant\n")
     assert capsys.readouterr().out == (
-        "ingest: 3 other files in data/raw/x are not named in labels.csv\n"
+        "ingest: 3 other files in data/raw/x are not listed in labels.csv\n"
     )
 
 
@@ -482,12 +482,12 @@ def test_what_was_read_when_one_cannot_be_is_remembered_that_of_slow_threads_too
         (
             "csv",
             "relabel",
-            "1 files changed while ingest read them, the first data/raw/x/labels.csv;",
+            "1 files changed while ingest was reading them, such as data/raw/x/labels.csv;",
         ),
         (
             "folder",
             "come",
-            "1 files came while ingest read data/raw/x, the first data/raw/x/ant/new.npy;",
+            "1 files were added while ingest was reading data/raw/x, such as data/raw/x/ant/new",
         ),
         ("folder", "hidden", ""),
     ],

@@ -504,6 +504,6 @@ def test_what_the_store_holds_is_told_and_is_not_emptied(
     store_command.store()
     told = capsys.readouterr().out
     assert "entries      3 in 3 shards" in told
-    assert "The features there are shared, and stay" in told
+    assert "The features there are shared, so they are kept" in told
     assert address in "".join(doctor._store())
     assert_holds(address, 0, 1, 2)

@@ -988,7 +988,7 @@ def test_the_command_prints_what_is_in_it_and_clears_it(tmp_path: Path) -> None:
     assert "oldest" not in command(tmp_path).stdout
     wrong = command(tmp_path, "empty")
     assert wrong.returncode == ParamsError.exit_code
-    assert wrong.stderr == "store: error: 'empty' is not understood; give nothing, or clear\n"
+    assert wrong.stderr == "store: error: 'empty' is not understood; give no argument, or clear\n"
 
 
 def test_two_who_write_the_same_file_at_a_time_do_not_share_the_unfinished_one(

@@ -98,12 +98,12 @@ def test_what_the_store_lacks_is_one_line_with_the_command(tmp_path: Path) -> No
     with pytest.raises(DataError) as told:
         read(tmp_path / "keys")
     assert str(told.value) == (
-        f"{tmp_path / 'keys'} names 3 vectors that are not in the feature store"
-        f" {default_folder()}, of 48 that are needed; run `{by_key.BRING_BACK}`, which computes"
-        " what is missing, and then run this again"
+        f"{tmp_path / 'keys'} needs 48 vectors of the feature store {default_folder()}, which lacks"
+        f" 3 of them; run `{by_key.BRING_BACK}`, which computes what is missing, and then run this"
+        " again"
     )
     assert len(read(tmp_path / "keys", "val")["val"]) == 3  # which lacks none
-    with pytest.raises(DataError, match=r"names 1 vectors .* of 6 that are needed"):
+    with pytest.raises(DataError, match=r"needs 6 vectors .* lacks 1 of them; run"):
         read(tmp_path / "keys", "test")
 
 
@@ -116,7 +116,9 @@ def test_a_damaged_vector_and_another_one_count_as_missing(tmp_path: Path) -> No
         torn = "UPDATE vectors SET value = ? WHERE id = (SELECT id FROM entries WHERE key = ?)"
         database.execute(torn, (bytes(20), key(digest(0), 0, 0)))
     database.close()
-    with pytest.raises(DataError, match=r"names 2 vectors .* of 24 .* \(1 are others there\); run"):
+    with pytest.raises(
+        DataError, match=r"needs 24 vectors .* lacks 2 of them \(and has different values for 1 of"
+    ):
         read(tmp_path / "keys")
     with open_store() as store:  # the command finds that it is to be computed
         assert key(digest(0), 0, 0) not in store.held([key(digest(0), 0, 0)])

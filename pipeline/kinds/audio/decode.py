@@ -243,11 +243,11 @@ def _refuse_cut_ogg(data: bytes) -> None:
     place, last = 0, False
     while data[place : place + 4] == b"OggS":
         if place + 27 > len(data):
-            raise RefusedError("cut short: its last page is not whole")
+            raise RefusedError("cut short: its last page is incomplete")
         segments = data[place + 26]
         size = 27 + segments + sum(data[place + 27 : place + 27 + segments])
         if place + size > len(data):
-            raise RefusedError("cut short: its last page is not whole")
+            raise RefusedError("cut short: its last page is incomplete")
         last = bool(data[place + 5] & 4)
         place += size
     if not last:

@@ -277,7 +277,7 @@ def _levels(
     if kind == np.uint16:
         upper = (values.astype(np.uint16) >> 8).astype(np.uint8)
         return 255 - upper if inverted else upper, DIVIDED
-    raise RefusedError(f"values of {kind} have no stated range; set ingest.range")
+    raise RefusedError(f"{kind} values have no stated range; set ingest.range")
 
 
 def _joined(*words: str) -> str:
@@ -306,7 +306,7 @@ def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
     if in_letters and width * height > MAX_READS:
         raise RefusedError(f"made of over {MAX_READS:,} pieces")
     if image.format in ("JPEG", "MPO") and _too_many_scans(data, width * height):
-        raise RefusedError("a JPEG of too many scans, each a pass over all its pixels")
+        raise RefusedError("a JPEG with too many scans, each of which goes over all its pixels")
     return image
 
 
@@ -477,7 +477,7 @@ def _unknown(data: bytes) -> str:
             )
         if page.dtype is not None and page.bits > 8 and page.dtype != np.uint16:
             return f"a TIFF of {tiff.in_words(page)}, which have no stated range; set ingest.range"
-        return f"a TIFF of {tiff.in_words(page)} in a form that is not read"
+        return f"a TIFF of {tiff.in_words(page)} in a form that is not supported"
     start = data[:256].lstrip().lower()
     if is_heic(data):
         return "damaged header (of HEIC)"

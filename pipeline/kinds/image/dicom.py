@@ -85,11 +85,11 @@ def _check(dataset: "Dataset", most_pixels: int) -> None:
         raise RefusedError(f"a DICOM file without pixels ({what})")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise RefusedError(f"a DICOM file of {frames:,} frames: make a file of each frame")
+        raise RefusedError(f"a DICOM file with {frames:,} frames: save each frame as a file")
     if "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset:
         raise RefusedError(
-            "an enhanced DICOM file, whose rescaling differs from frame to frame: make a classic"
-            " file of each frame"
+            "an enhanced DICOM file, whose rescaling differs from frame to frame: save each frame"
+            " as a classic file"
         )
     if dataset.Rows * dataset.Columns > most_pixels:
         raise RefusedError(f"too large: over {most_pixels:,} pixels")
@@ -120,7 +120,7 @@ def _levels(dataset: "Dataset", reading: Reading) -> tuple[NDArray[np.uint8], st
         return stored, form
     if form not in ("MONOCHROME1", "MONOCHROME2"):
         raise RefusedError(
-            f"a DICOM file of photometric interpretation {form}, which is not supported"
+            f"a DICOM file with the photometric interpretation {form}, which is not supported"
         )
     rescale = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
     measured = dataset.get("ModalityLUTSequence") or rescale != (1, 0)

@@ -58,7 +58,7 @@ def parsed(declared: dict[str, str]) -> Reading:
             raise ValueError
     except ValueError:
         raise ParamsError(
-            "the read settings are not valid: use a kind's name as ingest wrote it"
+            "the read settings are not valid: use a kind's name from a manifest or a bundle"
         ) from None
     return Reading(limits, channels)
 

@@ -243,7 +243,7 @@ def _plane(data: bytes, one: Page, samples: int, pieces: slice) -> NDArray[np.ge
         fields[STRIP_ROWS] = (LONG, [min(tags.get(STRIP_ROWS, (one.height,))[0], one.height)])
     pieces_of = (TILES, TILE_BYTES) if tiled else (STRIPS, STRIP_BYTES)
     if not all(tags.get(field) for field in pieces_of):
-        raise RefusedError("damaged header (a TIFF's page that does not say where its pixels are)")
+        raise RefusedError("damaged header (a page of the TIFF does not say where its pixels are)")
     for field in pieces_of:
         fields[field] = (LONG, list(tags[field])[pieces])
     shown = TiffImagePlugin.TiffImageFile(io.BytesIO(_with_header(data, fields)))

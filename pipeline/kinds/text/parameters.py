@@ -10,7 +10,7 @@ from ...core.params import Augmentation, setting
 def _none(views: int) -> int:
     if views:
         raise ValueError(
-            "should be 0: texts are not augmented, because other words may change the meaning"
+            "should be 0: texts are not augmented, because different words may change the meaning"
             " (docs/text.md)"
         )
     return views

@@ -10,8 +10,8 @@ from ...core.params import Augmentation, setting
 def _none(views: int) -> int:
     if views:
         raise ValueError(
-            "should be 0: vectors are not augmented, because no change of another model's"
-            " features is known to keep their meaning"
+            "should be 0: vectors are not augmented, because no change to another model's"
+            " features is known to preserve their meaning"
         )
     return views
 

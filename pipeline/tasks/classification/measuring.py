@@ -66,8 +66,8 @@ class Classification:
         if not absent:
             return []
         return [
-            f"no test example of {listed(absent)}; balanced accuracy and macro F1 are means over"
-            " the other classes"
+            f"there is no test example of {listed(absent)}; balanced accuracy and macro F1 are"
+            " means over the other classes"
         ]
 
     def classes(self, asked: Asked) -> pd.DataFrame:

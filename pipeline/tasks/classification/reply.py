@@ -13,7 +13,7 @@ class Reply(Explained):
     probability: float = Field(description="of that class, calibrated")
     probabilities: dict[str, float] = Field(description="of each class; together 1")
     thresholds: dict[str, float] | None = Field(
-        description="of each class, if training weighed the classes: `best` is the class whose"
+        description="of each class, if training weighted the classes: `best` is the class whose"
         " probability is the largest multiple of its threshold; null: the most probable one"
     )
     likely: list[str] | None = Field(

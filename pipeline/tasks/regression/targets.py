@@ -85,7 +85,7 @@ def number(name: str, text: str) -> float:
             hint = f": write {text.replace(',', '.')}, with a point"
         raise ValueError(f"{what} is {text!r:.40}, which is not a number{hint}") from None
     if not math.isfinite(value) or abs(value) > LARGEST:
-        raise ValueError(f"{what} is {text!r:.40}, which is not a finite number of 32 bits")
+        raise ValueError(f"{what} is {text!r:.40}, which is not a finite 32-bit number")
     return value
 
 

@@ -289,7 +289,7 @@ def test_predict_says_that_a_sound_is_silent(
     assert said.out.splitlines()[-1].split() == ["silent:", "it", "peaks", "at", "-120", "dBFS"]
     assert said.out.count("silent") == 1
     warning = (
-        "predict: warning: the answers for 1 of 2 sounds mean little; the first is"
+        "predict: warning: the predictions for 1 of 2 sounds are not reliable; the first is"
         f" {paths[1]}: silent: it peaks at -120 dBFS"
     )
     assert [line for line in said.err.splitlines() if "warning" in line] == [warning] * 2
@@ -663,7 +663,7 @@ def test_a_picture_network_hears_by_its_spectrogram(sounds: Project) -> None:
 def test_networks_are_not_trained_on_sounds() -> None:
     from pipeline.transfer.examples import Feed
 
-    with pytest.raises(ParamsError, match=r"sounds become several: set finetune\.run"):
+    with pytest.raises(ParamsError, match=r"sounds give several: set finetune\.run"):
         Feed(AUDIO, PICTURE, Augment())
 
 

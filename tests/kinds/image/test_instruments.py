@@ -279,7 +279,7 @@ def test_channels_of_eight_bits_need_no_range_and_floats_do() -> None:
     assert words == "channels 3, 2, 1 of 5"
     floats = picture_cases.tiff(values, **options)
     assert refused(floats, Reading(None, (3, 2, 1))) == (
-        "values of float32 have no stated range; set ingest.range"
+        "float32 values have no stated range; set ingest.range"
     )
 
 
@@ -530,7 +530,7 @@ def test_colours_of_dicom() -> None:
     ("make", "reason"),
     [
         (lambda: dicom(ct(), PixelData=None), r"^a DICOM file without pixels \(CT Image Storage\)"),
-        (lambda: dicom(ct(), NumberOfFrames=30), "^a DICOM file of 30 frames: make a file of each"),
+        (lambda: dicom(ct(), NumberOfFrames=30), "^a DICOM file with 30 frames: save each frame"),
         (lambda: dicom(ct(), JPEGLosslessSV1, PixelData=encapsulate([b"abcd"])),
          "^a DICOM file compressed with JPEG Lossless.*, for which there is no decoder: "),
         (lambda: dicom(ct(), MPEG2MPML, PixelData=encapsulate([b"abcd"])),

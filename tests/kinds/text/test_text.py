@@ -228,7 +228,9 @@ def test_words_on_the_command_line_and_lines_of_standard_input_are_texts(
         ("money", "two words.txt"),
         ("sport", f"{('the final ' * 6)[:59]}…"),
     ]
-    with pytest.raises(ParamsError, match=r"^one.text names no file, and a text has several words"):
+    with pytest.raises(
+        ParamsError, match=r"^one.text names no file, and a text given here has several words"
+    ):
         answers.run(Path("bundle"), ["one.text"])
 
 
