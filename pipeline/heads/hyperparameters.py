@@ -37,7 +37,7 @@ class Hyperparameters:
 
 
 def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
-    """Return the product of all lists, without combinations that would train the same head.
+    """Return all combinations of the lists, except those that would train the same head.
 
     A weight decay of `auto` is 0 here; `penalty.choose` chooses it.
     """

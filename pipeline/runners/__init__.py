@@ -1,1 +1,1 @@
-"""Where `extract` runs: on threads of this machine or on a Ray cluster."""
+"""The runners of `extract`: threads of this machine, or workers on a Ray cluster."""

@@ -64,7 +64,7 @@ class Limits:
 
     @property
     def held(self) -> int:
-        """How many bytes all bodies that are being read or wait for an answer may have together."""
+        """The most bytes that all bodies may take together, while read or being answered."""
         return int(HELD * self.megabytes * 1e6)
 
 

@@ -53,7 +53,7 @@ def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:
 
 
 def kept(keys: Sequence[bytes], checksums: Mapping[bytes, int]) -> Kept:
-    """Return a table [n] of the keys and the store's checksums of their vectors."""
+    """Return a table [n] of keys, and of the store's checksums of their vectors."""
     table = np.empty(len(keys), KEPT)
     table["key"] = np.frombuffer(b"".join(keys), KEPT["key"])
     table["checksum"] = [checksums[key] for key in keys]

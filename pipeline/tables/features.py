@@ -47,9 +47,9 @@ def write_shards(
     Args:
         folder: created if it does not exist; other files in it are removed.
         parts: rows in any order, but all rows of a shard in the same part, so that only one part is
-            in memory. A part is digests (SHA-256 of each row's example, 64 hex digits, length n),
-            view numbers (length n) and features [n, d], or the keys and checksums of `by_key.kept`
-            [n, networks]; the last columns are of inner blocks.
+            in memory. A part has digests (SHA-256 of each row's example, 64 hex digits, length n),
+            view numbers (length n) and features [n, d], or instead of features the keys and
+            checksums from `by_key.kept` [n, networks]; the last columns are those of inner blocks.
         counts: whether the features are term counts, which each shard's metadata records.
         layers: the layers, which the metadata records too; empty for the last layer alone.
 

@@ -1,4 +1,4 @@
-"""PyTorch: on a GPU, which also makes the views, or on the CPU to check ONNX Runtime."""
+"""PyTorch, on a GPU that also makes the views, or on the CPU to check ONNX Runtime."""
 
 import threading
 from collections.abc import Callable
