@@ -280,7 +280,7 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
 
 
 def check_columns(table: Path, fitting: set[str]) -> Dialect:
-    """Check the header of a table, and return the table's dialect, as guessed.
+    """Check the header of a table, and return the dialect that the table seems to have.
 
     A missing column `label` is only a warning, since `ingest.label` may name a different one.
 

@@ -1,4 +1,4 @@
-"""Random numbers for a view of an example, drawn from its key and so on no other example."""
+"""Random numbers for a view of an example, which depend on the key of the view alone."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Random numbers that depend only on a key, and so on no other example."""
+"""Random numbers that depend on a key alone, so that other examples do not change them."""
 
 import hashlib
 
