@@ -28,15 +28,21 @@ LINE = 2000  # characters of a line that are passed on
 class DvcProcess:
     """One process of `flows/dvc/process.py` in the DVC repository `root`."""
 
-    def __init__(self, root: Path) -> None:
-        """Start the process, which imports DVC and waits for requests."""
+    def __init__(self, root: Path, *, forks: bool) -> None:
+        """Start the process, which imports DVC and waits for requests.
+
+        Args:
+            root: the repository.
+            forks: whether its stages are forked from a process that imports their code ahead.
+        """
         self._token = f"\x1e{uuid.uuid4()} "
         script = Path(__file__).with_name("process.py")
         # Stages run `python`; this makes it the interpreter that runs this, whatever the PATH was.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        arguments = [self._token, str(GRACE_SECONDS), *["forks"] * forks]
         self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
             # -P: the folder of flows/ must not shadow anything that DVC imports.
-            [sys.executable, "-P", str(script), self._token, str(GRACE_SECONDS)],
+            [sys.executable, "-P", str(script), *arguments],
             cwd=root,
             # Unbuffered, so that a line is shown as soon as a stage prints it.
             env=os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"},
@@ -121,7 +127,7 @@ _warm: dict[Path, DvcProcess] = {}
 
 def warm_up(root: Path) -> None:
     """Start the first process of the next pool in `root`, so that DVC's import runs in parallel."""
-    _warm[root] = DvcProcess(root)
+    _warm[root] = DvcProcess(root, forks=True)
 
 
 def ask_warm(root: Path, do: str, **request: Any) -> dict[str, Any]:
@@ -146,7 +152,8 @@ class Pool:
 
     def _start(self) -> DvcProcess:
         warm = _warm.pop(self._root, None)
-        process = warm if warm and warm.alive() else DvcProcess(self._root)
+        # Two processes would import the same code ahead.
+        process = warm if warm and warm.alive() else DvcProcess(self._root, forks=not self._all)
         self._all.append(process)
         return process
 
@@ -157,7 +164,8 @@ class Pool:
         with self._lock:
             if self._stopped:
                 raise StoppedError("stopped before it was begun")
-            process = self._idle.pop() if self._idle else self._start()
+            process = min(self._idle, key=self._all.index) if self._idle else self._start()
+            self._idle = [one for one in self._idle if one is not process]
         is_busy = True
         try:
             answer = process.ask({"do": do, **request}, on_line)

@@ -1,17 +1,20 @@
 """The process that talks to DVC: it handles one request at a time, and dies with its parent.
 
-`flows.dvc.pool` starts it as `python process.py TOKEN GRACE`, so it imports nothing of `flows`. A
-request is a line of JSON on stdin. The reply is the token followed by a line of JSON on stdout,
-after whatever the stage itself printed. The process has its own session, so that it and the stage
-it runs are one process group. The end of stdin means that the parent has died or wants to stop (the
-kernel closes the pipe even after kill -9): the stage is then asked to stop and, if need be, killed.
+`flows.dvc.pool` starts it as `python process.py TOKEN GRACE`, so it imports nothing of `flows` by
+name. With a third argument it forks stages, see `forked.py`. A request is a line of JSON on stdin.
+The reply is the token followed by a line of JSON on stdout, after whatever the stage itself
+printed. The process has its own session, so that it and the stage it runs are one process group.
+The end of stdin means that the parent has died or wants to stop (the kernel closes the pipe even
+after kill -9): the stage is then asked to stop and, if need be, killed.
 """
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -20,9 +23,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TextIO
 
+import dvc.dependency.param
 import dvc.dvcfile
 import dvc.stage.run
 from dvc.config import NoRemoteError
@@ -43,9 +48,11 @@ from dvc.stage import Stage
 from dvc.stage.exceptions import StageCmdFailedError
 from dvc.ui import ui
 from dvc.utils.hydra import apply_overrides
-from dvc.utils.serialize import dump_yaml
+from dvc.utils.serialize import dump_yaml, dumps_yaml
 from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 from dvc_data.hashfile.hash_info import HashInfo
+
+ANCHOR = re.compile(r": &|- &")  # YAML names an object that it writes twice
 
 
 def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
@@ -114,13 +121,13 @@ def look_once() -> Iterator[list[Stage]]:
     """Let DVC list and hash a stage's inputs only once before its command, and once after it.
 
     DVC does so seven times before the command and three times after it, and each time takes 0.2 s
-    for 10,000 files. If a file changes while the stage runs, dvc.lock has the digests of one
-    moment, and the stage is out of date from then on. Each stage whose command DVC starts is added
-    to the yielded list.
+    for 10,000 files. It parses files of parameters as often. If a file changes while the stage
+    runs, dvc.lock has the digests of one moment, and the stage is out of date from then on. Each
+    stage whose command DVC starts is added to the yielded list.
     """
     looks: dict[tuple[str, str], Any] = {}
     commands: list[Stage] = []
-    build, start = Dependency._build, dvc.stage.run.cmd_run
+    build, start, load = Dependency._build, dvc.stage.run.cmd_run, dvc.dependency.param.load_path
 
     def build_once(dependency: Dependency, *arguments: Any, **options: Any) -> Any:
         key = dependency.fs_path, dependency.hash_name
@@ -128,24 +135,35 @@ def look_once() -> Iterator[list[Stage]]:
             looks[key] = build(dependency, *arguments, **options)
         return looks[key]
 
+    def load_once(path: str, *arguments: Any, **options: Any) -> Any:
+        key = path, "parameters"
+        if key not in looks:
+            looks[key] = load(path, *arguments, **options)
+        return looks[key]
+
     def note_and_start(stage: Stage, *arguments: Any, **options: Any) -> None:
         commands.append(stage)
         looks.clear()  # what the stage reads may have changed when its command ends
         start(stage, *arguments, **options)
 
-    Dependency._build, dvc.stage.run.cmd_run = build_once, note_and_start
+    def put(builds: Any, starts: Any, loads: Any) -> None:
+        Dependency._build, dvc.stage.run.cmd_run = builds, starts
+        dvc.dependency.param.load_path = loads
+
+    put(build_once, note_and_start, load_once)
     try:
         yield commands
     finally:
-        Dependency._build, dvc.stage.run.cmd_run = build, start
+        put(build, start, load)
 
 
 @contextlib.contextmanager
 def parse_once() -> Iterator[None]:
     """Let DVC parse dvc.lock only before its first change, and again if somebody else changed it.
 
-    Before each stage's entry is written, DVC parses the whole file with its comments, which takes
-    twice as long as writing it.
+    Before each stage's entry is written, DVC parses the whole file with its comments, and then
+    writes the whole file. Each takes as long as all else that DVC does for a stage. From the second
+    change on, only the entry is written, unless the file has comments or anchors.
     """
     known: dict[str, tuple[str, Any]] = {}  # what was written last, and from what
     modify = dvc.dvcfile.modify_yaml
@@ -155,14 +173,18 @@ def parse_once() -> Iterator[None]:
         file = Path(path)
         text, data = known.pop(path, ("", None))
         if data is not None and file.exists() and file.read_text(encoding="utf-8") == text:
+            before = dict(data["stages"])
             yield data
-            dump_yaml(path, data, fs=fs)
+            if spliced := _spliced(text, before, data["stages"]):
+                file.write_text(spliced, encoding="utf-8")
+            else:
+                dump_yaml(path, data, fs=fs)
         else:
             with modify(path, fs=fs) as data:
                 yield data
         text = file.read_text(encoding="utf-8")
         stages = data.get("stages", {})
-        if file.name == LOCK_FILE and "&" not in text:
+        if file.name == LOCK_FILE and not ANCHOR.search(text):
             stages.update({name: _unshared(entry) for name, entry in stages.items()})
             known[path] = text, data
 
@@ -171,6 +193,17 @@ def parse_once() -> Iterator[None]:
         yield
     finally:
         dvc.dvcfile.modify_yaml = modify
+
+
+def _spliced(text: str, before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Return the text of a lock file with the one entry that changed; None if that is not safe."""
+    changed = [name for name in now if now[name] is not before.get(name)]
+    if "#" in text or len(changed) != 1 or before.keys() != now.keys():
+        return None
+    entry = dumps_yaml({"stages": {changed[0]: now[changed[0]]}}).removeprefix("stages:\n")
+    key = re.escape(entry.partition("\n")[0])
+    found = re.search(rf"^{key}\n(?:    .*\n|\n)*", text, re.MULTILINE)
+    return text[: found.start()] + entry + text[found.end() :] if found else None
 
 
 def _unshared(entry: Any) -> Any:
@@ -342,7 +375,7 @@ def _may_pass(error: BaseException) -> bool:
     return client or isinstance(error, passing)
 
 
-def main(token: str, grace: float) -> None:
+def main(token: str, grace: float, forks: AbstractContextManager[None]) -> None:
     """Handle requests until stdin ends; a stage then has `grace` seconds to stop."""
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     # The stage must not read the requests: it gets an empty stdin, as from a scheduler.
@@ -354,7 +387,7 @@ def main(token: str, grace: float) -> None:
     ui.enable()
     waiting: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
-    with parse_once():
+    with parse_once(), forks:
         while True:
             reply = answer(json.loads(waiting.get()))
             # If nobody reads any more, `_listen` is about to end this process. A failure here would
@@ -376,5 +409,16 @@ def _listen(requests: TextIO, waiting: "queue.Queue[str]", grace: float) -> None
     os.killpg(0, signal.SIGKILL)  # all that ignored SIGTERM, and this process
 
 
+def _beside(name: str) -> Any:
+    """Return a module of this folder, which is no package here."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None  # noqa: S101 (the file exists)
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    forks = _beside("forked").forked() if len(sys.argv) > 3 else contextlib.nullcontext()
+    main(sys.argv[1], float(sys.argv[2]), forks)

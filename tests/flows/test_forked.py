@@ -6,17 +6,21 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import dvc.stage.run
+import psutil
 import pytest
 import yaml
 from dvc.stage.exceptions import StageCmdFailedError
 from toys import wait_for
 
 from flows.dvc.forked import OFF, forked
+from flows.dvc.pool import Pool
 from pipeline.core import starter
+from pipeline.core.errors import StoppedError
 from tests.conftest import ROOT
 
 # A stage that does what its environment asks for, and prints what it sees.
@@ -143,3 +147,20 @@ def test_ctrl_c_ends_the_stage_alone(clone: Path) -> None:
     lines = group.communicate()[1].splitlines()
     assert lines[0] == "ingest: interrupted"
     assert lines[-1].endswith("exited with -2")
+
+
+def test_a_flow_that_ends_takes_its_forked_stage_along(
+    clone: Path, dvc_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(dvc_template, clone, symlinks=True, dirs_exist_ok=True)
+    (clone / "dvc.yaml").write_text("stages: {ingest: {cmd: python -m pipeline.ingest}}")
+    monkeypatch.setenv("DO", "wait")
+    with ThreadPoolExecutor() as thread, Pool(clone) as pool:
+        asked = thread.submit(pool.ask, "reproduce", stage="ingest", force=False)
+        wait_for((clone / "begun").exists)
+        group = psutil.Process(pool._all[0]._process.pid).children(recursive=True)
+        assert [one for one in group if "pipeline.core.starter" in one.cmdline()]
+        pool.stop()
+        with pytest.raises(StoppedError):
+            asked.result()
+        wait_for(lambda: not any(one.is_running() for one in group))
