@@ -1,6 +1,7 @@
 """Stage checks: find data problems that make metrics unreliable; write a table for each check."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 from . import kinds
 from .core import command, params
@@ -46,11 +47,12 @@ def checks() -> None:
     doubts.require_memory(manifest)
     right = confirmed.paths(manifest, confirmed.read(CONFIRMED))
     rows, features = originals(manifest)
-    with one_thread():
+    with one_thread(), ThreadPoolExecutor(1) as beside:
+        issues = beside.submit(doubts.find, rows, features, settings)
         pairs, compared, known = near_duplicates(rows, features, settings.duplicate_cosine, kind)
         found = {
             "near_duplicates": pairs,
-            "label_issues": doubts.find(rows, features, settings),
+            "label_issues": issues.result(),
             "few_examples": few_examples(manifest, task.name, settings.least_examples),
             "drift": drifts(rows, features, origins_in(MANIFEST), settings),
         }

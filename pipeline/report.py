@@ -125,9 +125,9 @@ def reasons(mistakes: list[Mistake], shown: Thumbnails, manifest: pd.DataFrame) 
     rows = manifest[manifest["path"].isin(heated)]
     forms = rows.get("format", pd.Series("", index=rows.index))
     examples = zip(rows["path"], rows["digest"], forms, strict=True)
-    parts = hidden_features(classifier, examples, shown.data)
+    seen = hidden_features(classifier, examples, shown.data)
     for one in mistakes:
-        heat, of_one = one.path in heated, parts.get(one.path)
+        heat, of_one = one.path in heated, seen.get(one.path)
         answer = classifier.answer(shown.data(one.path), heat, NEAR, HEAT, of_one)
         near = [Near(each.path, each.label, each.cosine) for each in answer.neighbours]
         found.append(Reasons(classifier.classes[answer.best], answer.heat, near))

@@ -385,23 +385,25 @@ def main(token: str, grace: float, forks: AbstractContextManager[None]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     logging.getLogger("dvc").setLevel(logging.INFO)
     ui.enable()
-    waiting: queue.Queue[str] = queue.Queue()
+    waiting: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
     with parse_once(), forks:
-        while True:
-            reply = answer(json.loads(waiting.get()))
+        while request := waiting.get():
+            reply = answer(json.loads(request))
             # If nobody reads any more, `_listen` is about to end this process. A failure here would
             # leave processes of the stage alive, and those that ignore SIGTERM.
             with contextlib.suppress(BrokenPipeError):
                 print(f"{token}{json.dumps(reply)}", flush=True)
             waiting.task_done()
+    os._exit(0)
 
 
-def _listen(requests: TextIO, waiting: "queue.Queue[str]", grace: float) -> None:
+def _listen(requests: TextIO, waiting: "queue.Queue[str | None]", grace: float) -> None:
     for line in requests:
         waiting.put(line)
     if not waiting.unfinished_tasks:
-        os._exit(0)
+        waiting.put(None)
+        return
     deadline = time.monotonic() + grace
     while waiting.unfinished_tasks and time.monotonic() < deadline:
         os.killpg(0, signal.SIGTERM)

@@ -180,7 +180,7 @@ class Classifier:
         heat: bool = False,
         neighbours: int = 0,
         side: int | None = None,
-        hidden: Floats | None = None,
+        seen: Floats | None = None,
     ) -> Answer:
         """Return the prediction for an example.
 
@@ -189,18 +189,21 @@ class Classifier:
             heat: whether to compute the heat map of `Answer.best`, or of the first target.
             neighbours: the number of nearest training examples to find.
             side: the side of a small heat map in pixels; None for the size of the backbone's input.
-            hidden: the result of the method `hidden` for the example, if a heat map needs it; None
-                to compute it.
+            seen: [1 + inputs, dimension], the features of the example and then those that the
+                method `hidden` returns, if they are known: no network runs.
 
         Raises:
             RefusedError: the bytes are not accepted as an example, or its values are so large that
                 there is no finite answer; the message has the reason.
         """
-        example = self._read(data)
         maps = heat and self.has_maps and not self.hides
         with_features = neighbours > 0 or self.detects_novelty
-        wanted = [self._output] + self._maps * maps + ["features"] * with_features
-        got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
+        if seen is None:
+            example = self._read(data)
+            wanted = [self._output] + self._maps * maps + ["features"] * with_features
+            got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
+        else:
+            got = {self._output: self._from_features(seen[:1])[0], "features": seen[0]}
         output = got[self._output]
         if not np.isfinite(output).all():
             raise RefusedError("its values are too large for a prediction")
@@ -212,8 +215,8 @@ class Classifier:
             first = example[self._inputs[0]]
             shown = self.kind.explain(first, map_of_best, self.bundle.inputs[0], side)
         elif heat and self.hides:
-            features = self.hidden(data) if hidden is None else hidden
-            shown = self._by_hiding(data, features, output, answer.best, side)
+            hidden = self.hidden(data) if seen is None else seen[1:]
+            shown = self._by_hiding(data, hidden, output, answer.best, side)
         last = got["features"][: self._compared] if with_features else output
         nearest = self._nearest(last, neighbours) if neighbours else ()
         distance = unusual = None
@@ -244,10 +247,7 @@ class Classifier:
 
         In regression it shows the parts without which the target is smaller.
         """
-        head = replace(self._head, idf=None)  # the graph has weighted counts already
-        temperature = self.bundle.head.calibration.temperature
-        outputs = head.answers(hidden, temperature, self.task).astype(np.float32)
-        without = np.array([self._strength(one, best) for one in outputs])
+        without = np.array([self._strength(one, best) for one in self._from_features(hidden)])
         hides = self.kind.hidden_together()
         before = self._strength(output, best)
         if not TASKS[self.task].probabilities:  # scale the target, which may have any unit
@@ -255,6 +255,12 @@ class Classifier:
             before, without = before / largest, without / largest
         weights = falls(before, without) if hides is None else effects(without, hides)
         return self.kind.explain_parts(data, self.bundle.inputs[0], weights, side)
+
+    def _from_features(self, features: Floats) -> Floats:
+        """Return what the graph returns for features [n, dimension] of its own."""
+        head = replace(self._head, idf=None)  # the graph has weighted counts already
+        temperature = self.bundle.head.calibration.temperature
+        return head.answers(features, temperature, self.task).astype(np.float32)
 
     def _strength(self, output: Floats, position: int) -> float:
         """Return the log-odds of the class at a position, or the target itself."""

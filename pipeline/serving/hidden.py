@@ -1,4 +1,4 @@
-"""Features of examples with parts hidden, for the report's heat maps.
+"""Features of examples, whole and with parts hidden, for the report's heat maps.
 
 They depend on the network but not on the head. The feature store keeps them, so that the maps of a
 new head take only a moment. The bundle's training examples are not needed.
@@ -6,6 +6,8 @@ new head take only a moment. The bundle's training examples are not needed.
 
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+
+import numpy as np
 
 from ..core.errors import StoreError
 from ..kinds import folder_of
@@ -19,7 +21,7 @@ from .explain import Floats
 def hidden_features(
     classifier: Classifier, examples: Iterable[tuple[str, str, str]], data: Callable[[str], bytes]
 ) -> dict[str, Floats]:
-    """Return `Classifier.hidden` by path, for the examples whose heat maps need it.
+    """Return the argument `seen` of `Classifier.answer` by path, for examples with heat maps.
 
     If the store cannot be used, the function prints a warning and computes all features.
 
@@ -41,11 +43,15 @@ def hidden_features(
     except StoreError as error:
         problem = error
     paths = dict(zip(keys, (path for path, _, _ in chosen), strict=True))
-    new = {key: classifier.hidden(data(path)) for key, path in paths.items() if key not in found}
+
+    def features(path: str) -> Floats:
+        return np.stack([classifier.features(data(path)), *classifier.hidden(data(path))])
+
+    new = {key: features(path) for key, path in paths.items() if key not in found}
     try:
         if new and not problem:
             with open_store() as store:
-                store.put({key: features.ravel() for key, features in new.items()})
+                store.put({key: rows.ravel() for key, rows in new.items()})
     except StoreError as error:
         problem = error
     if problem:
@@ -59,4 +65,4 @@ def _made_by(classifier: Classifier) -> str:
     made: tuple[object, ...] = (bundle.kind, bundle.inputs, bundle.head.power)
     made += (sorted(bundle.code.items()), *bundle.head.layers)
     code = code_digest(f"kinds/{folder_of(bundle.kind)}")
-    return f"hidden {code} {made} {bundle.backbone.fingerprint} {runtime}"
+    return f"seen {code} {made} {bundle.backbone.fingerprint} {runtime}"

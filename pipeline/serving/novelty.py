@@ -183,7 +183,8 @@ def _nearest(
     features: Floats, bank: Floats, keys: Sequence[str], of_bank: Sequence[str]
 ) -> npt.NDArray[np.float64]:
     """Return distances of rows [m, d] to bank rows with other keys; drop rows that have none."""
-    own, theirs = np.array(keys, dtype=str), np.array(of_bank, dtype=str)
+    numbers = {key: number for number, key in enumerate(dict.fromkeys([*keys, *of_bank]))}
+    own, theirs = (np.array([numbers[key] for key in some]) for some in (keys, of_bank))
     parts = [np.empty(0)]
     for start in range(0, len(features), 256):
         rows = slice(start, start + 256)

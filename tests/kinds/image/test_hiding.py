@@ -144,7 +144,7 @@ def test_another_head_draws_its_map_from_kept_features_of_hidden_parts(
         classifier = Classifier(trained, explains=True)
         parts = hidden_features(classifier, examples, lambda path: Path(path).read_bytes())
         answers = [
-            classifier.answer(Path(path).read_bytes(), heat=True, hidden=parts[path])
+            classifier.answer(Path(path).read_bytes(), heat=True, seen=parts[path])
             for path in paths
         ]
         return [answer.heat.data for answer in answers if answer.heat]
