@@ -216,7 +216,7 @@ def refusal(api: str) -> str | None:
     if password and password == made_for(api):
         return (
             f"the Prefect server at {api} refuses the password in {file_of(api)}, which was made"
-            f" for another one at this port: set {GIVEN} to its user:password"
+            f" for another server at this port: set {GIVEN} to the user:password of this one"
         )
     if password:
         return (
@@ -238,6 +238,6 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 def _stop_if_unusable(name: str, password: str) -> None:
     if not password:
-        raise RunError(f"{name} is empty, and would let nobody in: set it to user:password")
+        raise RunError(f"{name} is empty, so nobody could log in: set it to user:password")
     if not password.isascii():
         raise RunError(f"{name} has characters outside ASCII, which Prefect's server rejects")

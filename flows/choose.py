@@ -37,7 +37,7 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
         if value not in (default, "random"):  # the winner would need this parameter too
             raise ParamsError(
                 f"choose compares networks with their own weights and pooling: set extract.{name},"
-                f" which is {value}, to {default}; rank compares yours with others"
+                f" which is {value}, to {default}; rank compares your own with others"
             )
     for name in networks or []:
         params.extract_section({"backbone": name}, "choose")  # check the name
@@ -95,7 +95,9 @@ def write(backbone: str) -> None:
         inside = line.sub(rf"\g<key>{backbone}", section[0], count=1)
         changed = text[: section.start()] + inside + text[section.end() :]
     if yaml.safe_load(changed)["extract"].get("backbone") != backbone:
-        raise ParamsError(f"choose: write this into {PARAMS}: `extract: {{backbone: {backbone}}}`")
+        raise ParamsError(
+            f"choose cannot change {PARAMS}: write `extract: {{backbone: {backbone}}}` into it"
+        )
     PARAMS.write_text(changed, encoding="utf-8")
     print(
         f"choose: {PARAMS} has extract.backbone {backbone} now, instead of {before};"

@@ -30,7 +30,7 @@ def run(host: str, port: int, name: list[str] | None = None) -> None:
     root = working_copy()
     with server.running(root, host, port, name) as api:
         page = access.let_in(api)
-        once = " (use it once, to log your browser in)" if page else ""
+        once = " (it logs your browser in, and works once)" if page else ""
         page = page or api.removesuffix("/api")
         print(f"the dashboard is at {page}{once}; Ctrl-C ends it", flush=True)
         if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):

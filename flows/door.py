@@ -68,7 +68,9 @@ class Door:
             return self._app  # anyone may check that the server is up, and nothing else
         hosts = Headers(scope=scope).getlist("host")
         if [name_in(host) in self._names for host in hosts] != [True]:
-            reply = "This server does not answer to that name; --name HOST gives it another.\n"
+            reply = (
+                "This server does not answer to that name; start it with --name HOST to add it.\n"
+            )
             return PlainTextResponse(reply, 421) if is_http else _hang_up
         if is_http and scope["path"] == access.ENTER:
             return self._enter(scope)
@@ -81,7 +83,10 @@ class Door:
             return PlainTextResponse("GET or POST\n", 405)
         code = QueryParams(scope["query_string"]).get("code", "")
         if self._codes.pop(code, 0.0) < time.monotonic():
-            reply = "This address was used, or is too old. `headstart dashboard` prints another.\n"
+            reply = (
+                "This address was used already, or is too old. `headstart dashboard` prints a new"
+                " one.\n"
+            )
             return PlainTextResponse(reply, 403)
         nonce = secrets.token_urlsafe()
         password = json.dumps(base64.b64encode(self._password.encode()).decode())

@@ -90,7 +90,7 @@ def bury(died: dict[str, Any]) -> None:
     `died` is what the process wrote into its claim (see `flows.dvc.claim`). Runs of other servers
     are left alone.
     """
-    message = f"its process {died.get('pid')} died; the next run found its claim"
+    message = f"its process {died.get('pid')} died, as the next run found"
     crashed: State[Any] = Crashed(message=message)
     with get_client(sync_client=True) as client:
         try:

@@ -87,10 +87,10 @@ class Guard:
             return Decision(words, alone)
         folder = reference.answers()
         if isinstance(folder, str):
-            return Decision(f"{words}; {reference.name} is not asked: {folder}", alone)
+            return Decision(f"{words}; not compared with {reference.name}: {folder}", alone)
         found = comparing.models(folder, self._root, REFERENCE_LEVEL)
         if found is None:
-            words += f"; {reference.name} is not asked: its answers do not determine {metric}"
+            words += f"; not compared with {reference.name}: its answers do not determine {metric}"
             return Decision(f"{words}; {START_ANEW}", alone)
         beside, examples = found
         does = self._gate.fate(last, beside, lower)
@@ -105,7 +105,8 @@ class Guard:
         found = comparing.models(folder, before, REFERENCE_LEVEL)
         if found and found[0].answer == "better":
             return Decision(f"{words}; this result is the reference now", does, leads=True)
-        return Decision(f"{words}; if the next one is so too, that is the reference", does)
+        next_one = "if the next one is also better than the reference, it becomes the reference"
+        return Decision(f"{words}; {next_one}", does)
 
     def bring_back(self) -> None:
         """Restore the copies; `dvc checkout` of `stages` has to follow."""

@@ -112,7 +112,7 @@ def running(root: Path, host: str, port: int, names: list[str] | None = None) ->
         if access.is_open(known):
             print(
                 f"the Prefect server at {known} needs no password: any page that a browser opens on"
-                " this machine can run commands; stop it, and a protected one is started",
+                " this machine can run commands; if you stop it, a protected one is started",
                 flush=True,
             )
         yield known

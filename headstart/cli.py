@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         help="Maximum milliseconds per prediction (default: no limit).",
     )
     chooser.add_argument(
-        "--yes", action="store_true", help="Install missing weights without a question."
+        "--yes", action="store_true", help="Install missing weights without asking."
     )
     installer = subcommands.add_parser(
         "install", help="Install the missing packages of a set.", parents=either
@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"One of {', '.join((*packages.SETS, *packages.TOGETHER))}.",
     )
-    installer.add_argument("--yes", action="store_true", help="Install without a question.")
+    installer.add_argument("--yes", action="store_true", help="Install without asking.")
     lister = subcommands.add_parser(
         "list", help="List a bucket's objects, for ingest.source s3.", parents=either
     )
@@ -225,7 +225,9 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
     siting.add_argument("name", metavar="NAME", help="Name of this site, such as clinic_a.")
     siting.add_argument("--least", type=int, help="Minimum examples per class (default: 5).")
     siting.add_argument("--epsilon", type=float, help="Privacy budget ε (default: no noise).")
-    siting.add_argument("--delta", type=float, help="δ of the privacy (default: 0.00001).")
+    siting.add_argument(
+        "--delta", type=float, help="δ of the differential privacy (default: 0.00001)."
+    )
     siting.add_argument("--clip", type=float, help="Maximum length of a feature vector.")
     joining = subcommands.add_parser(
         "federate",
@@ -299,8 +301,8 @@ def join_submissions(**asked: Any) -> None:
 
     if left_out := join.run(**asked):
         raise errors.LeftOutError(
-            f"{left_out} of {len(asked['folders'])} submissions left out, as the warnings say; the"
-            " others are joined"
+            f"{left_out} of {len(asked['folders'])} submissions were left out, as the warnings say;"
+            " the others are joined"
         )
 
 

@@ -74,7 +74,7 @@ def _gpu() -> str:
     if not any(driver.exists() for driver in DRIVERS):
         return "no NVIDIA driver seen"
     if packages.missing("torch"):
-        return f"an NVIDIA driver, and no PyTorch to use it: {packages.how_to_install('torch')}"
+        return f"an NVIDIA driver, but no PyTorch to use it: {packages.how_to_install('torch')}"
     return _card() or "an NVIDIA driver, but PyTorch sees no CUDA device"
 
 
@@ -126,7 +126,7 @@ def _store() -> str:
     above = _nearest(folder)
     if not (above.is_dir() and os.access(above, os.W_OK)):
         return (
-            f"{said}; cannot be written: set store.folder in params.yaml (or HEADSTART_STORE) to"
+            f"{said}; cannot be written to: set store.folder in params.yaml (or HEADSTART_STORE) to"
             " another folder"
         )
     return said

@@ -99,7 +99,8 @@ def merged(theirs: str, ours: str) -> str:
     old, new = (yaml.safe_load(text) for text in (theirs, ours))
     if taken := sorted((now.keys() & before.keys()) - own):
         raise ParamsError(
-            f"your stage {taken[0]} in dvc.yaml has the name of a stage of Headstart: rename it"
+            f"your stage {taken[0]} in dvc.yaml has the same name as one of Headstart's"
+            " stages: rename yours"
         )
     names = [name for name in before if name in now or name not in own]
     for previous, name in zip(["", *now], now, strict=False):

@@ -78,14 +78,14 @@ holds what is yours:
 
 ```bash
 headstart repro            # run what changed; then open reports/report.html
-headstart why              # what would run, and because of what
+headstart why              # what would run, and why
 headstart review           # correct labels from the report
 headstart predict bundle FILE
 headstart schedule         # run at night, and when the data changes
 headstart upgrade          # after installing a newer Headstart
 ```
 
-Commit all files that git does not ignore, after a run `dvc.lock` and `reports/metrics.json` too:
+Commit all files that git does not ignore; after a run, also `dvc.lock` and `reports/metrics.json`:
 `git add -A && git commit`. `dvc push` copies data and results to a remote of your own, once you
 have named one with `dvc remote add`. The pages `docs/…` that comments mention are in Headstart's
 repository.
@@ -120,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--here", action="store_true", help="Add the project to a folder that has files."
     )
     parser.add_argument(
-        "--yes", action="store_true", help="Install what the kind needs, without a question."
+        "--yes", action="store_true", help="Install what the kind needs, without asking."
     )
 
 
@@ -377,7 +377,7 @@ def _check_place(root: Path, here: bool, files: dict[str, str], examples: Exampl
         return
     if not root.is_dir():
         raise ParamsError(
-            f"--here needs a folder, which {root} is not: leave --here out to create it"
+            f"--here needs a folder, but {root} is not one: leave --here out to create it"
         )
     wanted = [name for name in map(Path, files) if name not in (*OF_LINES, *KEPT)]
     if examples.given not in (None, root / examples.path):

@@ -139,7 +139,7 @@ def _ask(size: str, called: str) -> None:
     """
     if not sys.stdin.isatty():
         raise MissingSetError(
-            f"{size}: there is no terminal for the question: run `headstart install {called} --yes`"
+            f"{size}: there is no terminal to ask on: run `headstart install {called} --yes`"
         )
     if input(f"install: {size}; go on? [Y/n] ").strip().lower() not in ("", "y", "yes"):
         raise MissingSetError(f"{called} is not installed")

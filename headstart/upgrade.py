@@ -68,7 +68,7 @@ def run() -> None:
             now[name] = _read(file)
     changed = {name: text for name, text in now.items() if text != before.get(name)}
     if not changed:
-        print(f"upgrade: this project is at Headstart {here.headstart} already")
+        print(f"upgrade: this project is already at Headstart {here.headstart}")
         return
     _stop_if_changed(list(changed))
     _write(changed)
@@ -76,7 +76,10 @@ def run() -> None:
     for change in changes:
         print(f"upgrade: {PARAMS}: {change}")
     for stage in params.stages_in(before[GRAPH]).keys() - params.stages_in(now[GRAPH]).keys():
-        print(f"upgrade: {GRAPH}: the stage {stage} is removed; Headstart has none of this name")
+        print(
+            f"upgrade: {GRAPH}: the stage {stage} is removed, because Headstart has"
+            " no stage of this name"
+        )
     if made is None:
         print(f"upgrade: {LOCK} was {state}; `headstart why` shows what will run again")
         return
@@ -84,7 +87,8 @@ def run() -> None:
     for line in lines:
         print(f"upgrade: will run again: {line}")
     print(
-        "upgrade: a later stage runs if an input of it changes; commit, then run `headstart repro`"
+        "upgrade: a later stage runs if one of its inputs changes; commit, then run"
+        " `headstart repro`"
         if lines
         else "upgrade: no stage will run again; commit"
     )

@@ -26,7 +26,7 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
             f"{name!r} cannot name an experiment: use letters, digits, - and _ for --name"
         )
     if not _git(root, "rev-list", "--all", "--max-count=1"):
-        raise ExperimentError("git has no commit yet, and an experiment needs one: make one")
+        raise ExperimentError("an experiment needs a git commit, and there is none yet: make one")
     if _git(root, "for-each-ref", f"refs/exps/*/*/{name}"):
         raise ExperimentError(
             f"there is an experiment {name!r} already: choose another name, or remove it with "

@@ -163,7 +163,7 @@ class Pool:
         """Let an idle process handle `do`, one of `flows.dvc.process.REQUESTS`."""
         with self._lock:
             if self._stopped:
-                raise StoppedError("stopped before it was begun")
+                raise StoppedError("stopped before it began")
             process = min(self._idle, key=self._all.index) if self._idle else self._start()
             self._idle = [one for one in self._idle if one is not process]
         is_busy = True

@@ -100,7 +100,7 @@ def mend_lock(repo: Repo) -> None:
     try:
         Lockfile(repo, str(file)).load()
     except (YAMLSyntaxError, YAMLValidationError) as error:
-        print(f"{error}: it is deleted, and its results are looked up in DVC's run cache")
+        print(f"{error}: {LOCK_FILE} is deleted, and DVC looks its results up in the run cache")
         file.unlink()
 
 

@@ -109,7 +109,7 @@ def test_a_server_says_nothing_to_who_brings_no_password(toy: Toy) -> None:
 @pytest.mark.parametrize(
     ("wanted", "given", "words"),
     [
-        ("", None, "PREFECT_SERVER_API_AUTH_STRING is empty, and would let nobody in"),
+        ("", None, "PREFECT_SERVER_API_AUTH_STRING is empty, so nobody could log in"),
         ("team:bäh", None, "PREFECT_SERVER_API_AUTH_STRING has characters outside ASCII"),
         ("team:one", "team:two", "PREFECT_SERVER_API_AUTH_STRING have different passwords"),
     ],

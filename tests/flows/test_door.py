@@ -49,7 +49,7 @@ def test_another_name_is_told_nothing_with_the_password_too(toy: Toy, hosts: lis
     for path in ("/", "/ui-settings", "/openapi.json", "/api/ready", "/api/admin/version"):
         status, said = ask(toy.api, [f"GET {path} HTTP/1.1", *hosts, password])
         assert status in {400, 421}, said
-        assert "--name HOST gives it another" in said or "Invalid" in said
+        assert "start it with --name HOST to add it" in said or "Invalid" in said
     assert ask(toy.api, ["POST /enter HTTP/1.1", *hosts, password])[0] in {400, 421}
     assert ask(toy.api, ["GET /api/events/out HTTP/1.1", *hosts, *UPGRADE])[0] in {400, 403}
 

@@ -238,7 +238,7 @@ def test_a_clone_knows_the_reference_as_far_as_it_has_the_cache(
         assert unknown.state["type"] == "COMPLETED"
         (line,) = unknown.state["message"].splitlines()
         said = f"{PREDICTIONS} with MD5 {first['predictions']} is neither in DVC's cache nor"
-        assert f"the reference is not asked: {said}" in line
+        assert f"not compared with the reference: {said}" in line
         assert json.loads((clone.root / FILE).read_text()) == first
 
 
@@ -249,7 +249,7 @@ def test_the_second_result_in_a_row_that_is_better_is_the_reference(nightly: Toy
     night(toy, 20)
     first = json.loads((toy.root / FILE).read_text())
     assert first["commit"] == toy.run("git", "rev-parse", "HEAD").strip()
-    assert "if the next one is so too" in night(toy, 5).state["message"]
+    assert "if the next one is also better than the reference, it" in night(toy, 5).state["message"]
     assert json.loads((toy.root / FILE).read_text()) == first
     assert "this result is the reference now" in night(toy, 6).state["message"]
     now = json.loads((toy.root / FILE).read_text())

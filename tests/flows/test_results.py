@@ -114,7 +114,10 @@ def test_overrides_become_an_experiment_and_leave_the_working_copy_alone(toy: To
 
 def test_an_experiment_needs_a_commit(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    with pytest.raises(ExperimentError, match="git has no commit yet"), copy_of(tmp_path, "a"):
+    with (
+        pytest.raises(ExperimentError, match="an experiment needs a git commit"),
+        copy_of(tmp_path, "a"),
+    ):
         pass
 
 

@@ -177,7 +177,10 @@ def test_the_doctor_tells_what_is_here_and_begins_no_store(
     ("name", "said"),
     [
         ("damaged", "damaged: the next run sets it aside and begins a new one"),
-        ("below a file", "cannot be written: set store.folder in params.yaml (or HEADSTART_STORE)"),
+        (
+            "below a file",
+            "cannot be written to: set store.folder in params.yaml (or HEADSTART_STORE)",
+        ),
         ("relative", "cannot be read: HEADSTART_STORE is 'relative'; should be an absolute path"),
         ("limit", "cannot be read: HEADSTART_STORE_LIMIT is 'much'; should be a size such as"),
     ],
@@ -208,7 +211,7 @@ def test_a_home_that_cannot_be_written_is_a_line(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    assert "cannot be written: set store.folder" in told(capsys)["store"]
+    assert "cannot be written to: set store.folder" in told(capsys)["store"]
 
 
 def test_what_is_missing_comes_with_what_installs_it(
@@ -222,7 +225,7 @@ def test_what_is_missing_comes_with_what_installs_it(
     lines = told(capsys)
     install = "run `make setup EXTRAS=torch`"
     assert lines["[torch]"] == f"not installed: {install}"
-    assert lines["gpu"] == f"an NVIDIA driver, and no PyTorch to use it: {install}"
+    assert lines["gpu"] == f"an NVIDIA driver, but no PyTorch to use it: {install}"
     assert lines["auto engine"] == "onnxruntime; bfloat16 needs OpenVINO or a GPU"
     monkeypatch.setitem(packages.SETS, "base", ("numpy", "no_onnxruntime"))
     assert told(capsys)["base"].startswith("not installed (without no_onnxruntime): run `make")

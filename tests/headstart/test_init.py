@@ -256,7 +256,7 @@ def test_what_is_in_the_way_is_named_and_nothing_is_written(photos: Path) -> Non
         f"{where} has params.yaml, plugins/README.md already: rename what is yours first, or"
         " name a new folder below it"
     )
-    assert "--here needs a folder, which" in refused(where / "new", here=True)
+    assert "--here needs a folder, but" in refused(where / "new", here=True)
     (where / "file").touch()
     assert refused(where / "file/new") == f"{where / 'file'} is not a folder: name another place"
     assert refused(where / "file/a/new") == f"{where / 'file'} is not a folder: name another place"

@@ -77,10 +77,10 @@ def test_it_says_which_stages_will_run_again_and_why(
         f"will run again: train, evaluate: code of heads changed (0.1.9 → {HERE.headstart})",
         f"will run again: checks, bundle, report: code of heads changed (0.1.9 → {HERE.headstart});"
         f" {OPENCV}",
-        "a later stage runs if an input of it changes; commit, then run `headstart repro`",
+        "a later stage runs if one of its inputs changes; commit, then run `headstart repro`",
     ]
     check_project(project)
-    assert upgraded(capsys) == [f"this project is at Headstart {HERE.headstart} already"]
+    assert upgraded(capsys) == [f"this project is already at Headstart {HERE.headstart}"]
 
 
 def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,8 @@ def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[
     )
     commit()
     printed = upgraded(capsys)
-    assert "dvc.yaml: the stage was is removed; Headstart has none of this name" in printed
+    gone = "the stage was is removed, because Headstart has no stage of this name"
+    assert f"dvc.yaml: {gone}" in printed
     assert f"will run again: ingest: {OPENCV}; its entry in dvc.yaml changed" in printed
     now = Path("dvc.yaml").read_text()
     assert mine in now
@@ -314,4 +315,4 @@ def test_the_folder_of_corrections_comes_with_an_upgrade_and_repro_says_so(
     assert "wrote corrections/README.md for Headstart" in upgraded(capsys)[0]
     check_project(project)
     Path("corrections/README.md").rename("corrections/anna.csv")
-    assert upgraded(capsys) == [f"this project is at Headstart {HERE.headstart} already"]
+    assert upgraded(capsys) == [f"this project is already at Headstart {HERE.headstart}"]
