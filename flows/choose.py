@@ -24,7 +24,7 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
     Only training and validation examples are used.
 
     Args:
-        networks: the candidates; None for those of `rank.backbones` and `extract.backbone`.
+        networks: the candidates; None for `rank.backbones`, `extract.backbone` and the floor.
         budget: milliseconds that prediction may take per example.
 
     Raises:
@@ -106,12 +106,13 @@ def write(backbone: str) -> None:
 
 
 def _networks(settings: params.Params) -> list[str]:
-    """Return the networks that the parameters name, without repeats and untrained networks."""
-    named = [settings.extract.backbone, *settings.rank.backbones]
+    """Return the named networks and the floor, without repeats and untrained networks."""
+    floor = kinds.named(settings.ingest.kind).floor
+    named = [settings.extract.backbone, *settings.rank.backbones, *filter(None, [floor])]
     each = [one for name in named for one in Backbone.candidate(name).each]
     return list(dict.fromkeys(str(one) for one in each if one.weights != "random"))
 
 
 def _joins_terms(name: str) -> bool:
     backbone = Backbone.parse(name)
-    return backbone.is_joined and any(one.family == "terms" for one in backbone.each)
+    return backbone.is_joined and any(one.name == "tf_idf" for one in backbone.each)

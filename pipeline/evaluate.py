@@ -1,6 +1,7 @@
 """Stage 5, evaluate: evaluate the head on the test examples; write metrics, tables and plots."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,7 @@ from .core.paths import (
     SETS,
     SLICES,
 )
-from .evaluation import Asked, Measuring, coverage, figure, measuring, spelt, tables
+from .evaluation import Asked, Measuring, coverage, figure, floor, measuring, spelt, tables
 from .evaluation.intervals import doubts, grouped
 from .evaluation.metrics import resample, whole
 from .evaluation.slices import worst
@@ -76,6 +77,9 @@ def evaluate() -> None:
     PLOTS.mkdir(parents=True)
     right, confidence = task.proportions(asked), settings.confidence
     metrics = tables.metrics(measured, resampled, confidence, examples, right, together)
+    lead = floor.lead(manifest, test, description, settings, together)
+    baselines = floor.baselines(learned, manifest, names, lead)
+    metrics = replace(metrics, baselines=baselines)
     metrics.write(METRICS)
     of_classes = task.classes(asked)
     _write(CLASSES, tables.class_table(of_classes, measured, resampled, confidence, together))
@@ -93,7 +97,8 @@ def evaluate() -> None:
         print(f"evaluate: {found}")
     for words in coverage.doubts(sets, *tested):
         print(f"evaluate: warning: {words}")
-    for line in _lines(task, metrics, by_slice, again, confidence):
+    lines = _lines(task, metrics, by_slice, again, confidence)
+    for line in [*lines, *(lead.lines(confidence) if lead else [])]:
         print(f"evaluate: {line}")
 
 

@@ -17,7 +17,7 @@ from .core import command, params
 from .core.errors import DataError
 from .core.paths import FEATURES, MANIFEST, PLAN
 from .kinds import Kind
-from .runners import on_ray
+from .runners import floor, on_ray
 from .runners.threads import batches, compute, features_of, key_column, keys_of, without
 from .runners.wanted import every_view
 from .store.interface import Store
@@ -59,6 +59,8 @@ def extract() -> None:
         seconds = time.monotonic() - start
         recomputed = write(tables, encoder, cache, settings)
 
+    if line := floor.write(manifest, kind, settings):
+        print(f"extract: {line}")
     views, computed = sum(map(len, tables)), missing + recomputed
     rate = f", {missing / seconds:.1f} views a second" if missing else ""
     by = f" by {len(engines)} networks" if len(engines) > 1 else ""

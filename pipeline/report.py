@@ -91,6 +91,7 @@ def report() -> None:
         backbone=bundle.backbone,
         head=", ".join(f"{name} {value}" for name, value in sorted(used(head).items())),
         headline=tables.headline(metrics, repeats, task.measure, len(classes)),
+        baselines=tables.baselines(metrics.baselines, task.measure, confidence),
         repeats=tables.rows(repeats),
         slices=tables.of_slice(sliced),
         slice_measure=tables.slice_measure(sliced).replace("_", " "),

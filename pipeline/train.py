@@ -9,9 +9,19 @@ from typing import Any
 from . import kinds
 from .core import command, memory, params
 from .core.errors import DataError, TrainingError
-from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, OUT_OF_FOLD, SWEEP, TRAINING
+from .core.paths import (
+    FEATURES,
+    FLOOR_HEADS,
+    HEAD,
+    HEAD_WEIGHTS,
+    MANIFEST,
+    OUT_OF_FOLD,
+    SWEEP,
+    TRAINING,
+)
 from .core.progress import Progress
 from .heads import conformal, cross_fit, penalty
+from .heads import floor as on_floor
 from .heads.calibration import calibrated
 from .heads.description import HeadDescription
 from .heads.fit import class_weights, device_for, fit_heads, refit
@@ -27,7 +37,7 @@ from .heads.trained import (
     rounded,
     with_figures,
 )
-from .tables import targets
+from .tables import floor, targets
 from .tables.features import Split, are_counts, layers_in, read_splits
 from .tables.labels import require
 from .tables.layers import LAST, Layers
@@ -132,6 +142,12 @@ def train() -> None:
         about = replace(about, notes={"weight_decay_auto": chosen.noted()})
     about = with_figures(about, kept, len(val.labels), loss)
     save_head(with_priors(head, fitted), about, HEAD_WEIGHTS, HEAD)
+    FLOOR_HEADS.unlink(missing_ok=True)
+    if floor.name():
+        cheap = floor.read(manifest, classes, ["train", "val"], settings.power)
+        found = {"train": rows, "val": val}
+        if pair := on_floor.fitted(cheap, found, task, len(classes), schedule.counts):
+            pair.write(FLOOR_HEADS)
     _print_summary(ranked, kept, len(rows.labels), len(val.labels), loss)
 
 

@@ -28,8 +28,10 @@ STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle
 EXPECTED: dict[str, dict[str, int]] = {
     "ingest": {"files": 10, "inspected": 10, "calls of the store": 4},
     "augment": {"files": 12},  # of the contact sheet
-    "extract": {"files": 10, "inputs of networks": 10, "calls of the store": 64},  # one a shard
-    "train": {"heads": 12},  # the head, ten folds and the refit
+    # Once for the backbone, with a call of the store for each shard, and once for its floor.
+    "extract": {"files": 20, "inputs of networks": 20, "calls of the store": 67},
+    # The head, ten folds and the refit; the discriminants are of the backbone and of its floor.
+    "train": {"heads": 12, "discriminants": 2},
     "evaluate": {},
     "checks": {"pairs": 21, "calls of the store": 2},  # new ones, of 94
     "bundle": {},
@@ -71,6 +73,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     found.wrap(monkeypatch, decode, "inspect", lambda *_: {"inspected": 1})
     found.wrap(monkeypatch, onnxruntime.InferenceSession, "run", inputs)
     found.wrap(monkeypatch, fit, "_solve", lambda _, alike, *__: {"heads": len(alike)})
+    found.wrap(monkeypatch, fit, "_discriminants", lambda *_: {"discriminants": 1})
     found.wrap(monkeypatch, lbfgs, "minimum", lambda *_: {"penalties": 1})
     found.wrap(monkeypatch, KIND, "copies", lambda pairs: {"pairs": len(pairs)})
     for name in ("held", "get", "checksums", "put"):

@@ -6,6 +6,7 @@ from ..core.backbone import Backbone
 from ..core.errors import ParamsError
 from . import (
     encoder,
+    histogram,
     identity,
     lite,
     minilm,
@@ -34,6 +35,7 @@ FAMILIES = {
     "terms": terms.FAMILY,
     "speech": speech.FAMILY,
     "spectra": spectra.FAMILY,
+    "histogram": histogram.FAMILY,
     "transformers": encoder.FAMILY,
     "python": plugin.FAMILY,
     "joined": Family(_one_by_one, licence=_one_by_one, made_by=_one_by_one, network=_one_by_one),

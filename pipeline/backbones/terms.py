@@ -1,15 +1,17 @@
-"""Term counts as features: the baseline for texts, without pretraining.
+"""Term counts and character n-grams as features: baselines for texts, without pretraining.
 
-`kinds/text` counts the terms; `heads/tf_idf.py` weights the counts when a head is trained.
+`kinds/text` counts both. `heads/tf_idf.py` weights the counts of terms when a head is trained;
+nothing is fitted to `characters`.
 """
 
 from ..core.backbone import Backbone
-from ..kinds import IR_VERSION, OPSET, Terms
+from ..kinds import IR_VERSION, OPSET, Characters, Terms
 from .family import Family, Opened
 
-# Columns. With 4096 the accuracy on the validation titles of `benchmarks/text.py` was lower by
-# 0.03, because more words share a column; 8192 take 33 kB per text in the feature store.
+# Columns of terms. With 4096 the accuracy on the validation titles of `benchmarks/text.py` was
+# lower by 0.03, because more words share a column; 8192 take 33 kB per text in the feature store.
 WIDTH = 8192
+WIDTH_OF_CHARACTERS = 4096
 
 GRAPH = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
@@ -24,8 +26,10 @@ def opened(backbone: Backbone) -> Opened:
     """Return the graph, which does not change the counts."""
     from onnx import parser  # slow to import, and not needed once there is an export
 
-    model = parser.parse_model(GRAPH.format(ir_version=IR_VERSION, opset=OPSET, width=WIDTH))
-    return Opened(model, Terms(WIDTH), {})
+    by_characters = backbone.name == "characters"
+    takes = Characters(WIDTH_OF_CHARACTERS) if by_characters else Terms(WIDTH)
+    text = GRAPH.format(ir_version=IR_VERSION, opset=OPSET, width=takes.width)
+    return Opened(parser.parse_model(text), takes, {})
 
 
 FAMILY = Family(opened, licence=lambda _: "none needed")

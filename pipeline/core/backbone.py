@@ -20,9 +20,10 @@ FAMILIES = {
     "onnx": rf"onnx:{OWN}[\w.\-/]+\.onnx",
     "identity": "identity",
     "minilm": "minilm_l6_v2|minilm_l6_v2_int8",
-    "terms": "tf_idf",
+    "terms": "tf_idf|characters",
     "speech": "speech_embedding",
     "spectra": "mfcc|log_mel",
+    "histogram": "histogram",
     "transformers": r"transformers:[\w.\-/]+",
     "python": plugins.PATTERN,
 }
@@ -31,8 +32,8 @@ WITH_BLOCKS = (*IN_PYTORCH, "minilm", "speech", "transformers", "python")  # inn
 TRAINED_TEXTS = ("minilm_l6_v2",)  # networks with a graph that `finetune` can still train
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
-    f" onnx:{OWN}NAME.onnx, identity, minilm_l6_v2, minilm_l6_v2_int8, tf_idf, speech_embedding,"
-    " mfcc, log_mel, transformers:NAME or python:MODULE.FUNCTION"
+    f" onnx:{OWN}NAME.onnx, identity, minilm_l6_v2, minilm_l6_v2_int8, tf_idf, characters,"
+    " speech_embedding, mfcc, log_mel, histogram, transformers:NAME or python:MODULE.FUNCTION"
 )
 
 

@@ -19,9 +19,11 @@ CONTACT_SHEET = Path("reports/contact_sheet.png")
 WEIGHTS = Path("data/weights")  # the user's own networks and weights
 
 FEATURES = Path("data/features")
+FLOOR = Path("data/floor")
 
 HEAD_WEIGHTS = Path("models/head.safetensors")
 HEAD = Path("models/head.json")
+FLOOR_HEADS = Path("models/floor.safetensors")
 OUT_OF_FOLD = Path("reports/out_of_fold.parquet")
 TRAINING = Path("reports/training.csv")
 SWEEP = Path("reports/sweep.csv")

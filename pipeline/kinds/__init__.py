@@ -111,6 +111,10 @@ class Terms(NamedTuple):
     width: int
 
 
+class Characters(Terms):
+    """The input of hashed character n-grams: a text's signed counts per column, float32 [width]."""
+
+
 class Waveform(NamedTuple):
     """The input of a backbone that takes sound: float32 [samples], mono, full scale from -1 to 1.
 
@@ -146,6 +150,7 @@ INPUTS: dict[str, type] = {
     "fitted": Fitted,
     "vector": Vector,
     "tokens": Tokens,
+    "characters": Characters,  # before `terms`, whose subclass it is
     "terms": Terms,
     "waveform": Waveform,
     "spectrum": Spectrum,
@@ -272,6 +277,8 @@ class Kind(Protocol):
     def inputs(self, preprocessing: Input, device: str) -> Maker:
         """Return a maker of inputs on `cpu` or `cuda`, which is thread-safe."""
 
+    floor: str  # a cheap backbone to compare others with; empty if there is none
+
     # Used by `checks`.
     def copies(self, pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
         """Return for each pair whether its two examples are copies."""
@@ -397,6 +404,7 @@ LATER: dict[str, Any] = {
     "same": "",
     "remarks": lambda manifest: [],
     "windowed": False,
+    "floor": "",
     "large": lambda data: False,
     "doubt": lambda data: "",
     "dimensions": 3,

@@ -3,6 +3,7 @@
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -11,7 +12,7 @@ from ..core.errors import DataError
 from ..core.paths import REFUSED, REPEATS, SETS, SLICES, SWEEP, TRAINING
 from ..evaluation import SHARE, measure, spelt
 from ..tables import cells
-from ..tables.figures import Metrics
+from ..tables.figures import LEAST_LEAD, Metrics
 from ..tables.manifest import DRAWN, GIVEN, PLACE
 from ..tasks import Task
 from . import charts
@@ -192,6 +193,34 @@ def heads(table: pd.DataFrame) -> list[Row]:
     if len(table) < 2:
         return []
     return rows(table.dropna(axis="columns", how="all").head(MOST_ROWS).fillna(""))
+
+
+def baselines(found: dict[str, Any], name: str, confidence: str) -> str:
+    """Return what the metrics are to be compared with, in words; empty if nothing is known.
+
+    Args:
+        found: as `Metrics.baselines`.
+        name: the task's metric.
+        confidence: the confidence level of the interval, such as 95 %.
+    """
+    words = []
+    if "chance" in found:
+        chance, largest = (_figure(name, found[one]) for one in ("chance", "largest_class"))
+        words.append(f"chance has {spelt(name)} {chance}, the largest class alone {largest}.")
+    if floor := found.get("floor"):
+        figures = floor[name]
+        shown = {key: _figure(name, value) for key, value in figures.items()}
+        words.append(
+            f"Equal heads have {shown['backbone']} on the backbone and {shown['floor']} on its"
+            f" floor, {floor['name']}."
+        )
+        if "high" in figures:
+            words.append(
+                f"The {confidence} interval of the difference is {shown['low']} to {shown['high']}."
+            )
+            if figures["high"] < LEAST_LEAD:
+                words.append("The backbone is hardly better than its floor: run headstart choose.")
+    return " ".join(words)
 
 
 def check_lines(found: dict[str, pd.DataFrame], task: Task) -> list[Row]:

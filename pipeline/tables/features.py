@@ -41,6 +41,7 @@ def write_shards(
     parts: Iterable[tuple[Sequence[str], npt.ArrayLike, Features]],
     counts: bool = False,
     layers: Layers = (),
+    digits: int = 2,
 ) -> None:
     """Write exactly these rows to `folder`, but replace only shards whose bytes differ.
 
@@ -52,6 +53,7 @@ def write_shards(
             checksums from `by_key.kept` [n, networks]; the last columns are those of inner blocks.
         counts: whether the features are term counts, which each shard's metadata records.
         layers: the layers, which the metadata records too; empty for the last layer alone.
+        digits: hex digits of a digest by which shards are divided, and after which they are named.
 
     Raises:
         DataError: the lengths differ, or a pair of digest and view occurs twice.
@@ -73,7 +75,7 @@ def write_shards(
             first = int(np.argmax(twice))
             raise DataError(f"{folder}: view {numbers[first]} of {names[first]} is given twice")
 
-        prefixes, starts = np.unique(names.astype("U2"), return_index=True)
+        prefixes, starts = np.unique(names.astype(f"U{digits}"), return_index=True)
         for prefix, start, end in zip(prefixes, starts, [*starts[1:], len(names)], strict=True):
             some = order[start:end]
             rows = names[start:end], numbers[start:end], features[some]

@@ -1,11 +1,13 @@
 """Metrics in JSON that one stage writes for another."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from ..core.errors import DataError
+
+LEAST_LEAD = 0.05  # a backbone whose lead is surely less is hardly better than its floor
 
 
 @dataclass(frozen=True)
@@ -14,20 +16,23 @@ class Metrics:
 
     `test` has each metric, the number of examples (`pictures`) and, if there are any, of `groups`.
     `interval` has the `low` and `high` end of each metric's interval, if it is known.
+    `baselines` is what `evaluation.floor.baselines` returns.
     """
 
     test: dict[str, float]
     interval: dict[str, dict[str, float]]
+    baselines: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, file: Path) -> Self:
         """Read the metrics that `evaluate` wrote; raise the errors of `read_figures`."""
         found = read_figures(file, "evaluate", "test", "interval")
-        return cls(found["test"], found["interval"])
+        return cls(found["test"], found["interval"], found.get("baselines", {}))
 
     def write(self, file: Path) -> None:
         """Write the metrics as JSON."""
-        file.write_text(json.dumps(vars(self), indent=2) + "\n", encoding="utf-8")
+        written = vars(self) if self.baselines else {"test": self.test, "interval": self.interval}
+        file.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
 def read_figures(file: Path, stage: str, *has: str) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Audio:
     original: View = ORIGINAL
     view_code = VIEW_CODE
     feeds = frozenset({"waveform", "spectrum", "pixels"})
+    floor = "mfcc"
     windowed = hides = maps_first = True
     texts = False
     accepts = ("audio/*",)

@@ -101,6 +101,7 @@ class Image:
     original = ORIGINAL
     view_code = VIEW_CODE
     feeds = frozenset({"pixels", "fitted"})
+    floor = "histogram"
     accepts = ("image/*", "application/dicom")
 
     def __init__(self, declared: Reading = PLAIN) -> None:

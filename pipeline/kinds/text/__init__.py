@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 INSPECTION_CODE = 1  # raise when reading.py accepts or refuses other files
 COPIES_CODE = 1  # raise when, by reading.py or copies.py, other pairs count as copies
-VIEW_CODE = 1  # raise when reading.py, tokens.py or terms.py give other inputs
+VIEW_CODE = 1  # raise when another module here gives other inputs
 
 GRAPH = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
@@ -45,7 +45,8 @@ class Text(Plain):
     rows = "text"
     same = ""
     view_code = VIEW_CODE
-    feeds = frozenset({"tokens", "terms"})
+    feeds = frozenset({"tokens", "terms", "characters"})
+    floor = "characters"
     windowed = False
     texts = hides = maps_first = True
     evidence = "the words that speak for the predicted class (a stronger colour is more evidence)"

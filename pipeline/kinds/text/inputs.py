@@ -15,7 +15,7 @@ def read(data: bytes, wanted: Input) -> NDArray[Any]:
     """Read a text as tokens, int64 [length], or term counts, float32 [width]."""
     text = text_of(data)
     if isinstance(wanted, Terms):
-        return terms.counts(text, wanted.width)
+        return terms.of(text, wanted)
     return tokens.numbers(tokens.encoded(text, wanted))
 
 
@@ -34,7 +34,7 @@ class Maker:
         """Return counts [n, width], or a list of tokens [length] of different lengths."""
         texts = [text_of(data) for data, views in asked for _ in views]
         if isinstance(self._wanted, Terms):
-            return np.stack([terms.counts(text, self._wanted.width) for text in texts])
+            return np.stack([terms.of(text, self._wanted) for text in texts])
         encodings = [tokens.encoded(text, self._wanted) for text in texts]
         with self._turn:
             self._made += len(texts)

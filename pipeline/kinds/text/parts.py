@@ -22,7 +22,7 @@ def hidden(data: bytes, wanted: Input) -> list[NDArray[np.int64]] | list[NDArray
     rest = [text[:start] + text[end:] for start, end in places]
     if isinstance(wanted, Tokens):
         return [tokens.numbers(tokens.encoded(one, wanted)) for one in rest]
-    return [terms.counts(one, wanted.width) for one in rest]
+    return [terms.of(one, wanted) for one in rest]
 
 
 def marked(data: bytes, wanted: Input, weights: NDArray[np.float32], side: int | None) -> Shown:

@@ -12,7 +12,17 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import Characters, Terms
+from .characters import hashed
+
 TERM = re.compile(r"\b\w\w+\b")  # as in scikit-learn's TfidfVectorizer
+
+
+def of(text: str, wanted: Terms) -> NDArray[np.float32]:
+    """Count the text's terms, or the n-grams of its characters, [width]."""
+    if isinstance(wanted, Characters):
+        return hashed(text, wanted.width)
+    return counts(text, wanted.width)
 
 
 def counts(text: str, width: int) -> NDArray[np.float32]:

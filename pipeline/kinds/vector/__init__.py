@@ -59,6 +59,7 @@ class OfNumbers(Plain):
     rows, same = "vector", "length"
     view_code = VIEW_CODE
     feeds = frozenset({"vector"})
+    floor = ""
     windowed = texts = hides = False
     maps_first = True
     accepts = ("application/json", "application/x-npy")

@@ -1,0 +1,121 @@
+"""How far the backbone is above its floor, and projects that have none."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline.core.errors import DataError
+from pipeline.core.paths import FLOOR_HEADS, MANIFEST, METRICS
+from pipeline.evaluate import evaluate
+from pipeline.tables import floor
+from pipeline.tables.manifest import read_manifest, write_manifest
+from pipeline.train import train
+from tests.evaluation.made import LABELS, labelled, make, measured
+
+HARDLY = "hardly better than its floor: run `headstart choose`"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def made(task: str, noise_is: str) -> None:
+    """A project of vectors whose backbone, or whose floor, says nothing of the labels."""
+    if task == "regression":
+        names = ["share"]
+        told, values = measured(400)
+    else:
+        names = LABELS
+        told, values = labelled(400)
+    noise = np.random.default_rng(1).standard_normal(told.shape).astype(np.float32)
+    backbone, cheap = (told, noise) if noise_is == "floor" else (noise, told)
+    make("multilabel" if task == "classification" else task, names, backbone, values)
+    manifest = read_manifest(MANIFEST)
+    if task == "classification":
+        of_path = told[[int(Path(path).stem) for path in manifest["path"]], 0] > 0
+        manifest = manifest[["digest", "path", "split"]]
+        manifest["label"] = np.where(of_path, "brick", "moss")
+        manifest["group"] = [f"wall {number // 2}" for number in range(len(manifest))]
+        write_manifest(manifest, "vector", MANIFEST)
+    digests = [f"{7919 * number % 256:02x}{number:062x}" for number in range(len(told))]
+    of_digest = dict(zip(digests, cheap, strict=True))
+    rows = floor.chosen(manifest)["digest"].tolist()
+    floor.write("cheap", rows, np.stack([of_digest[digest] for digest in rows]))
+    optimizer = "ridge" if task == "regression" else "lbfgs"
+    parameters = {"train": {"optimizer": optimizer, "power": 1.0}, "evaluate": {"bootstrap": 200}}
+    parameters["ingest"] = {"kind": "vector", "task": task}
+    Path("params.yaml").write_text(yaml.safe_dump(parameters))
+    train()
+
+
+@pytest.mark.parametrize(
+    ("task", "measure"),
+    [
+        ("classification", "accuracy"),
+        ("multilabel", "mean_average_precision"),
+        ("regression", "r2"),
+    ],
+)
+def test_the_lead_over_the_floor_is_printed_and_written(
+    task: str, measure: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(task, noise_is="floor")
+    evaluate()
+    printed = capsys.readouterr().out
+    assert "above its floor cheap in " in printed
+    assert HARDLY not in printed
+    baselines = json.loads(METRICS.read_text())["baselines"]
+    figures = baselines["floor"][measure]
+    lead = figures["backbone"] - figures["floor"]
+    assert figures["low"] < lead < figures["high"]
+    assert figures["low"] > 0.05, baselines
+    assert ("chance" in baselines) == (task == "classification")
+
+
+def test_a_backbone_that_is_no_better_is_said_to_be_the_wrong_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made("classification", noise_is="backbone")
+    evaluate()
+    printed = capsys.readouterr().out
+    assert "below its floor cheap in accuracy" in printed
+    assert HARDLY in printed
+    baselines = json.loads(METRICS.read_text())["baselines"]
+    assert baselines["chance"] == 0.5
+    manifest = read_manifest(MANIFEST)
+    largest = manifest["label"][manifest["split"] == "train"].mode()[0]
+    labels = manifest["label"][manifest["split"] == "test"]
+    assert baselines["largest_class"] == pytest.approx(labels.eq(largest).mean(), abs=1e-6)
+
+
+def test_a_project_whose_dvc_yaml_is_older_has_no_floor(capsys: pytest.CaptureFixture[str]) -> None:
+    made("classification", noise_is="floor")
+    Path("dvc.yaml").write_text("stages: {extract: {outs: [data/features]}}\n")
+    train()
+    evaluate()
+    assert not FLOOR_HEADS.exists()
+    assert "floor" not in capsys.readouterr().out.partition("evaluate:")[2]
+    assert "floor" not in json.loads(METRICS.read_text())["baselines"]
+
+
+def test_few_examples_are_chosen_test_first_and_hardly_change() -> None:
+    digests = [f"{7919 * number % 65536:064x}" for number in range(6000)]
+    splits = np.array(["train", "train", "test", "val"])[np.arange(6000) % 4]
+    manifest = pd.DataFrame({"digest": digests, "split": splits})
+    rows = floor.chosen(manifest)
+    assert rows["split"].eq("test").sum() == 1500
+    assert len(rows) == 2500
+    fewer = floor.chosen(manifest.iloc[10:])
+    assert len({*rows["digest"]} - {*fewer["digest"]}) <= 10
+
+
+def test_heads_that_are_damaged_are_an_error() -> None:
+    made("classification", noise_is="floor")
+    FLOOR_HEADS.write_bytes(b"damaged")
+    with pytest.raises(DataError, match="run the train stage again"):
+        evaluate()
