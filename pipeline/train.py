@@ -1,7 +1,7 @@
 """Stage 4, train: train a head for every combination of hyperparameters, and keep the best."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .core.paths import (
     TRAINING,
 )
 from .core.progress import Progress
-from .heads import conformal, cross_fit, penalty
+from .heads import choice, conformal, cross_fit, penalty
 from .heads import floor as on_floor
 from .heads.calibration import calibrated
 from .heads.description import HeadDescription
@@ -54,7 +54,7 @@ def train() -> None:
     manifest, task = read_manifest(MANIFEST), task_in(MANIFEST)
     classes, loss = targets.names(manifest), loss_for(task, settings.loss)
     targets.of_task(task).require(manifest, MANIFEST.as_posix())
-    if len(combinations) > 1:
+    if len(combinations) > 1 and not settings.cross_validates:
         require(manifest, "train")
     layers = layers_of(settings.layers)
     splits = read_splits(FEATURES, manifest, classes, ["train", "val"], settings.power, layers)
@@ -87,23 +87,31 @@ def train() -> None:
         layers=layers,
     )
     choices: dict[str, penalty.Choice] = {}
-    if settings.weight_decay == params.AUTO:
-        both = Split.concat([rows, val])
+    contenders: list[choice.Contender] = []
+    of_last: slice | None = None
+    if params.AUTO in (settings.weight_decay, settings.layers):
+        both = Split.concat([rows.take(rows.views == 0), val])
         keys = group_keys(manifest).set_axis(manifest["digest"]).loc[both.digests].tolist()
+    if settings.cross_validates:
+        contenders = choice.choose(both, keys, combinations, layers, schedule)
+        print(f"train: {contenders[0].line(len(contenders))}")
+        combinations, of_last = [contenders[0].hyperparameters], contenders[0].of_last
+    elif settings.weight_decay == params.AUTO:
         learned = len(set((both if settings.refit else rows).digests))
         options = penalty.candidates(layers, settings.layers == params.AUTO)
         for one in combinations:
-            choice = penalty.choose(both, keys, one.optimizer, schedule, learned, options)
-            options = [option for option in options if option.of == choice.candidate.of]
-            choices[one.optimizer] = choice
-            for line in choice.lines():
+            by_penalty = penalty.choose(both, keys, one.optimizer, schedule, learned, options)
+            options = [option for option in options if option.of == by_penalty.candidate.of]
+            choices[one.optimizer] = by_penalty
+            for line in by_penalty.lines():
                 print(f"train: {line}")
         combinations = [choices[one.optimizer].head(one) for one in combinations]
-        if of_last := options[0].columns:
-            layers, schedule = (), replace(schedule, layers=())
-            rows, val = (
-                replace(split, features=split.features[:, of_last].copy()) for split in (rows, val)
-            )
+        of_last = options[0].columns
+    if of_last:
+        layers, schedule = (), replace(schedule, layers=())
+        rows, val = (
+            replace(split, features=split.features[:, of_last].copy()) for split in (rows, val)
+        )
     stacks = 0
     if descending:
         from .heads import gradient_descent  # imports PyTorch
@@ -117,7 +125,10 @@ def train() -> None:
         among = f"all {len(trained)} heads; the first" if len(trained) > 1 else "the head; it"
         raise TrainingError(f"training failed for {among} {best.status}; lower train.learning_rate")
 
-    _write_sweep(ranked, choices, loss)
+    tried = [one.row() for one in contenders]
+    for optimizer, by_penalty in choices.items():
+        tried += [{"optimizer": optimizer} | point.row() for point in by_penalty.path]
+    _write_sweep(ranked, tried, loss)
     _write_curve(best.curve, loss)
     of_schedule = schedule, device
     held = cross_fit.out_of_fold(best, rows, val, manifest, *of_schedule, refits=settings.refit)
@@ -140,6 +151,8 @@ def train() -> None:
     )
     if chosen := choices.get(best.hyperparameters.optimizer):
         about = replace(about, notes={"weight_decay_auto": chosen.noted()})
+    if contenders:
+        about = replace(about, notes={"layers_auto": contenders[0].noted()})
     about = with_figures(about, kept, len(val.labels), loss)
     save_head(with_priors(head, fitted), about, HEAD_WEIGHTS, HEAD)
     FLOOR_HEADS.unlink(missing_ok=True)
@@ -168,12 +181,10 @@ def layers_of(asked: str) -> Layers:
     return layers
 
 
-def _write_sweep(
-    ranked: Sequence[Trained], choices: Mapping[str, penalty.Choice], loss: str
-) -> None:
+def _write_sweep(ranked: Sequence[Trained], tried: Sequence[dict[str, object]], loss: str) -> None:
     """Write one row per head, the best first; unused hyperparameters of closed forms are empty.
 
-    Rows of the penalties that `auto` compared follow, with their out-of-fold losses.
+    The rows that cross-validation `tried` follow, with their out-of-fold losses.
     """
     table = []
     for one in ranked:
@@ -181,15 +192,14 @@ def _write_sweep(
         if one.kept is not None:
             row |= rounded(one.kept, loss) | {"epoch": one.kept.epoch}
         table.append(row | {"epochs": len(one.curve), "status": one.status})
-    names = [name for name in Hyperparameters.__dataclass_fields__ if name != "scaling" or choices]
-    added = [*penalty.COLUMNS] if choices else []
-    table += [
-        {"optimizer": optimizer, "status": "cross-validated"} | point.row()
-        for optimizer, choice in choices.items()
-        for point in choice.path
+    table += [{"status": "cross-validated"} | row for row in tried]
+    written = {name for row in table for name in row}
+    names = [
+        name
+        for name in Hyperparameters.__dataclass_fields__
+        if name != "scaling" or name in written
     ]
-    if any("layers" in row for row in table):
-        added = ["layers", *added]
+    added = [name for name in ("layers", *penalty.COLUMNS) if name in written]
     columns = [*names, *figure_names(loss), *added, "epoch", "epochs", "status"]
     _write_table(SWEEP, columns, table)
 

@@ -200,7 +200,10 @@ def test_joined_networks_have_blocks_of_each(
 
 def test_what_does_not_work_with_inner_blocks_is_refused(shapes: Project) -> None:
     for knobs, words in (
-        ({"train__layers": "auto"}, "set weight_decay to auto"),
+        (
+            {"train__layers": "auto", "train__optimizer": "adamw"},
+            "but optimizer is adamw; set layers to last or all",
+        ),
         ({"train__layers": "all"}, "set extract.blocks to all"),
         ({"extract__blocks": "all", "extract__precision": "bfloat16"}, "set blocks to last"),
     ):

@@ -19,6 +19,7 @@ from PIL import Image
 
 from pipeline.core.paths import MANIFEST, PARAMS
 from pipeline.heads import fit, lbfgs
+from pipeline.heads.discriminants import Sums
 from pipeline.kinds.image import KIND, decode
 from pipeline.sources import stamps
 from pipeline.store.vectors import FeatureStore
@@ -40,6 +41,8 @@ EXPECTED: dict[str, dict[str, int]] = {
 }
 # Each penalty is fitted for five folds at once, until two in a row are much worse.
 WITH_AUTO = EXPECTED["train"] | {"penalties": 22}
+# Two heads in five folds each, and on all examples to begin with.
+WITH_CHOICE = {"heads": 6, "discriminants": 6 + 12 + 2}
 
 
 class Counts(Counter[str]):
@@ -73,7 +76,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     found.wrap(monkeypatch, decode, "inspect", lambda *_: {"inspected": 1})
     found.wrap(monkeypatch, onnxruntime.InferenceSession, "run", inputs)
     found.wrap(monkeypatch, fit, "_solve", lambda _, alike, *__: {"heads": len(alike)})
-    found.wrap(monkeypatch, fit, "_discriminants", lambda *_: {"discriminants": 1})
+    found.wrap(monkeypatch, Sums, "head", lambda *_: {"discriminants": 1})
     found.wrap(monkeypatch, lbfgs, "minimum", lambda *_: {"penalties": 1})
     found.wrap(monkeypatch, KIND, "copies", lambda pairs: {"pairs": len(pairs)})
     for name in ("held", "get", "checksums", "put"):
@@ -114,8 +117,10 @@ def test_ten_pictures_are_added(
     del done["checks"]["files"]  # threads that are busy at once read some of them twice
     assert done == EXPECTED
     parameters = yaml.safe_load(PARAMS.read_text())
-    parameters["train"]["weight_decay"] = "auto"
-    PARAMS.write_text(yaml.safe_dump(parameters))
-    counts.clear()
-    run("train")
-    assert {name: count for name, count in counts.items() if count} == WITH_AUTO
+    of_choice = {"optimizer": ["lda", "lbfgs"], "layers": "auto"}
+    for changes, expected in (({"weight_decay": "auto"}, WITH_AUTO), (of_choice, WITH_CHOICE)):
+        changed = parameters["train"] | changes
+        PARAMS.write_text(yaml.safe_dump(parameters | {"train": changed}))
+        counts.clear()
+        run("train")
+        assert {name: count for name, count in counts.items() if count} == expected

@@ -50,6 +50,7 @@ def test_the_classic_recipe_as_documented(
 
 @pytest.mark.slow
 def test_the_default_set_is_learnt_and_leaves_something_to_confuse(project: Project) -> None:
+    Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     table = Path("data/raw/surfaces.csv")
     table.write_bytes((ROOT / table).read_bytes())
     for stage in STAGES:

@@ -21,7 +21,7 @@ from ..tables.features import Split
 from .head import Floats, Head
 from .least_squares import ridge
 from .losses import LOSSES
-from .scaling import Scale, centre_and_scale
+from .scaling import GLOBAL, Scale, centre_and_scale
 
 if TYPE_CHECKING:
     from .trained import Schedule
@@ -55,17 +55,17 @@ class Sums:
     products: Floats64 | None
 
     @classmethod
-    def of(cls, split: Split, schedule: "Schedule") -> "Sums":
+    def of(cls, split: Split, schedule: "Schedule", scaling: str = GLOBAL) -> "Sums":
         """Add up the rows of a split, weighted as in the schedule.
 
-        The scale, one number for each layer, is computed from all rows.
+        The scale, one of `scaling.SCALINGS`, is computed from all rows.
         """
         loss, outputs = LOSSES[schedule.loss], len(schedule.class_weights)
         rows = schedule.weigh(split.digests)
         weights = loss.importance(split.labels, schedule.class_weights, rows)[:, 0]
         examples = np.unique(split.digests, return_inverse=True)[1]
         order = np.argsort(split.labels, kind="stable")
-        mean, scale = centre_and_scale(split.features, layers=schedule.layers)
+        mean, scale = centre_and_scale(split.features, scaling, schedule.layers)
         features = split.features[order]
         features -= mean
         features /= scale

@@ -133,7 +133,7 @@ def _discriminants(
     asked: Hyperparameters, train: Split, val: Split, schedule: Schedule, idf: Floats | None
 ) -> Trained:
     """Fit linear discriminants; the result has the sums of the training and validation rows."""
-    sums = Sums.of(Split.concat([train, val]), schedule)
+    sums = Sums.of(Split.concat([train, val]), schedule, asked.scaling)
     head = sums.head(np.arange(len(train.labels) + len(val.labels)) < len(train.labels))
     trained = _measured(asked, head, train, val, schedule, scaled=True)
     if idf is None:  # other rows have other weights of terms

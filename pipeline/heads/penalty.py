@@ -178,11 +178,8 @@ def choose(
         learned: the number of examples that the head will be trained on.
         candidates: the candidates, the simplest first.
     """
-    names, rows = np.asarray(keys), np.flatnonzero(pool.views == 0)
-    if len(rows) > MOST:
-        drawn = np.array([unit(f"penalty:{digest}") for digest in pool.digests[rows].tolist()])
-        rows = rows[np.sort(np.argsort(drawn)[:MOST])]
-    problem = _Problem.of(pool.take(rows), names[rows], optimizer, schedule, learned)
+    rows = drawn(pool, MOST)
+    problem = _Problem.of(pool.take(rows), np.asarray(keys)[rows], optimizer, schedule, learned)
     if problem is None:
         return Choice(candidates[0], USUAL, 0, 0, [])
     if problem.outputs > MANY:
@@ -197,14 +194,52 @@ def choose(
             tried += [(candidate, *of) for of in zip(PATH, found, strict=False)]
             if candidate is candidates[0]:
                 best = PATH.index(USUAL) if len(tried) > PATH.index(USUAL) else lowest
-            lead, error = problem.compared(tried[best][2], tried[lowest][2])
+            lead, error = compared(tried[best][2], tried[lowest][2], problem.held)
             if lead > error:
                 best = lowest
     path = [
-        Point(candidate, decay, float(losses.mean()), *problem.compared(losses, tried[best][2]))
+        Point(
+            candidate, decay, float(losses.mean()), *compared(losses, tried[best][2], problem.held)
+        )
         for candidate, decay, losses in tried
     ]
     return Choice(path[best].candidate, path[best].weight_decay, len(rows), problem.folds, path)
+
+
+def drawn(pool: Split, most: int) -> Integers:
+    """Return view 0 of at most so many examples; which ones depends on their digests."""
+    rows = np.flatnonzero(pool.views == 0)
+    if len(rows) > most:
+        order = np.argsort([unit(f"penalty:{digest}") for digest in pool.digests[rows].tolist()])
+        rows = rows[np.sort(order[:most])]
+    return rows
+
+
+def judged(loss: str, logits: Floats, labels: npt.NDArray[Any], outputs: int) -> Doubles:
+    """Return the loss [m] of each example, after temperature scaling: the mean of known labels."""
+    of = LOSSES[loss]
+    scaled = logits.astype(np.float64)
+    if not of.of_numbers:
+        scaled /= fit_temperature(logits, labels, HALVINGS)
+    losses, _ = of.at(scaled, of.labels(labels))
+    importance = of.importance(labels, np.ones(outputs, np.float32))
+    known = np.maximum(importance.sum(axis=1), 1)
+    found: Doubles = (losses * importance).sum(axis=1) / known
+    return found
+
+
+def compared(one: Doubles, other: Doubles, names: npt.NDArray[np.str_]) -> tuple[float, float]:
+    """Return the mean difference of two lists of losses, and its standard error by group.
+
+    `names` are the groups of the examples, or their digests.
+    """
+    difference = one - other
+    mean = float(difference.mean())
+    _, which = np.unique(names, return_inverse=True)
+    sums = np.bincount(which, difference - mean)
+    count = len(sums)
+    error = np.sqrt(np.square(sums).sum() * count / max(count - 1, 1)) / len(difference)
+    return mean, float(error)
 
 
 @dataclass(frozen=True)
@@ -268,14 +303,19 @@ class _Problem:
         """The number of folds that are predicted."""
         return len(np.unique(self.fold[self.fold >= 0]))
 
+    @property
+    def held(self) -> npt.NDArray[np.str_]:
+        """The groups, or digests, of the examples that are predicted."""
+        return self.names[self.fold >= 0]
+
     def losses(self, candidate: Candidate) -> list[Doubles]:
         """Return the out-of-fold loss of each predicted example, for each penalty until `WORSE`."""
         labels, found = self.labels[self.fold >= 0], list[Doubles]()
         worse = 0
         for logits in self._logits(candidate):
-            found.append(self._judged(logits, labels))
+            found.append(judged(self.judged, logits, labels, self.outputs))
             best = min(found, key=lambda one: float(one.mean()))
-            behind, error = self.compared(found[-1], best)
+            behind, error = compared(found[-1], best, self.held)
             worse = worse + 1 if behind > STANDARD_ERRORS * error else 0
             if worse == WORSE and found[-1].mean() >= found[-2].mean():
                 break
@@ -313,28 +353,6 @@ class _Problem:
             answers = rows[held] @ flat.reshape(-1, rows.shape[1]).T
             each = answers.reshape(len(held), len(numbers), self.outputs)
             yield each[np.arange(len(held)), place]
-
-    def _judged(self, logits: Floats, labels: npt.NDArray[Any]) -> Doubles:
-        """Return the loss [m] of each example, which is the mean over its known labels."""
-        of = LOSSES[self.judged]
-        scaled = logits.astype(np.float64)
-        if not of.of_numbers:
-            scaled /= fit_temperature(logits, labels, HALVINGS)
-        losses, _ = of.at(scaled, of.labels(labels))
-        importance = of.importance(labels, np.ones(self.outputs, np.float32))
-        known = np.maximum(importance.sum(axis=1), 1)
-        found: Doubles = (losses * importance).sum(axis=1) / known
-        return found
-
-    def compared(self, one: Doubles, other: Doubles) -> tuple[float, float]:
-        """Return the mean difference of two lists of losses, and its standard error by group."""
-        difference = one - other
-        mean = float(difference.mean())
-        _, which = np.unique(self.names[self.fold >= 0], return_inverse=True)
-        sums = np.bincount(which, difference - mean)
-        count = len(sums)
-        error = np.sqrt(np.square(sums).sum() * count / max(count - 1, 1)) / len(difference)
-        return mean, float(error)
 
 
 def _diagonal(hessian: Doubles, weights: Floats) -> Any:

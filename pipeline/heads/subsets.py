@@ -65,7 +65,7 @@ def on_subsets(
         pool = _within_range(pool)
     if hyperparameters.optimizer == "lda" and weighing == "none" and not schedule.counts:
         with one_thread():
-            sums = Sums.of(pool, schedule)
+            sums = Sums.of(pool, schedule, hyperparameters.scaling)
             for mask, rows in zip(subsets, asked, strict=True):
                 yield _whole(sums.head(mask).logits(pool.features[rows]))
         return

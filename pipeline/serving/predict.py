@@ -187,6 +187,8 @@ def examples_in(path: Path, kind: "Kind") -> list[Path]:
 
 def no_explanation(classifier: "Classifier") -> str:
     """Return the reason why this bundle cannot explain its answers."""
+    if classifier.bundle.head.layers:
+        return "a head of inner blocks has no feature maps; set train.layers to last"
     return f"the backbone {classifier.bundle.backbone.name} has no feature maps"
 
 

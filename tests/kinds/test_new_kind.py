@@ -19,7 +19,7 @@ import yaml
 
 from pipeline import kinds
 from pipeline.core.errors import ParamsError
-from tests.conftest import ROOT, begin_store
+from tests.conftest import PLAIN, ROOT, begin_store
 from tests.flows.toys import free_port, wait_for
 from tests.helpers.repository import Repository
 
@@ -63,6 +63,7 @@ def clone(
         parameters["augment"] = {"views": 1, "turned": 0.0}
         parameters["evaluate"]["bootstrap"] = 10
         (made.folder / "params.yaml").write_text(yaml.safe_dump(parameters))
+        made.set(**PLAIN)  # with the network's feature maps
         write_grids(made.folder / "data" / "raw" / "grids")
         made.run("dvc", "add", "--quiet", "data/raw/grids")
         made.repro()

@@ -18,7 +18,8 @@ OF_BFLOAT16 = ("avx512_bf16", "amx_bf16")  # as Linux calls them
 # The gain is in benchmarks/extract.md: 267.7 of 179.3 views a second, and 379.1 of 225.7.
 BFLOAT16 = (
     "this processor supports bfloat16, which makes extraction 1.5 to 1.7 times as fast"
-    " (docs/install.md#bfloat16): set extract.precision to bfloat16"
+    " (docs/install.md#bfloat16): set extract.precision to bfloat16, and extract.blocks and"
+    " train.layers to last"
 )
 
 

@@ -348,8 +348,8 @@ class TrainParams(Section):
     layers: Literal["last", "all", "auto"] = setting(
         "last",
         "features of the head: last (the last layer), all (inner blocks too; they need"
-        " extract.blocks all), or auto (all if cross-validation shows that they are better; needs"
-        " weight_decay auto)",
+        " extract.blocks all), or auto: cross-validation chooses, among the listed heads too"
+        " (docs/learning.md)",
     )
     refit: bool = setting(
         True, "train the chosen head again on train and validation examples together"
@@ -388,11 +388,6 @@ class TrainParams(Section):
                 f" {MOST_HEADS:,} are trained together, so shorten a list"
             )
         others = [name for name in self.optimizers() if name not in OF_AUTO]
-        if self.layers == AUTO and self.weight_decay != AUTO:
-            raise ValueError(
-                "layers auto needs the cross-validation of weight_decay auto: set"
-                " weight_decay to auto, or layers to last or all"
-            )
         if self.weight_decay == AUTO and others:
             raise ValueError(
                 f"weight_decay auto works with {' and '.join(OF_AUTO)}, but optimizer is"
@@ -405,7 +400,18 @@ class TrainParams(Section):
                 f"width is {self.width}, but {solved[0]} trains only linear heads; add 0 to the"
                 " widths or use another optimizer"
             )
+        descending = [name for name in self.optimizers() if name not in CLOSED_FORMS]
+        if self.cross_validates and descending:
+            raise ValueError(
+                f"layers auto is for {', '.join(CLOSED_FORMS)}, but optimizer is {descending[0]};"
+                " set layers to last or all"
+            )
         return self
+
+    @property
+    def cross_validates(self) -> bool:
+        """Whether cross-validation chooses the head, instead of the validation examples."""
+        return self.layers == AUTO and self.weight_decay != AUTO
 
     def optimizers(self) -> list[Optimizer]:
         """Return the listed optimizers."""

@@ -104,7 +104,8 @@ def stages_that_need_validation(settings: Params) -> list[str]:
     parameters that are read here, because the stages that need the examples check again.
     """
     optional = [name for name in NEED_VALIDATION if getattr(settings, name).run]
-    return ["train"] * (settings.train.heads() > 1) + optional
+    train = settings.train
+    return ["train"] * (train.heads() > 1 and not train.cross_validates) + optional
 
 
 def adapts(settings: Params) -> bool:

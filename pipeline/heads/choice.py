@@ -1,0 +1,144 @@
+"""The choice of a head and its layers by cross-validation: `train.layers: auto`.
+
+Each head that the parameters list is a contender twice: on all layers, and on the last one. Up to
+`MOST` examples, drawn by their digests, are divided into five folds, which respect groups. View 0
+of an example is trained on and predicted.
+
+The first head, on all layers, is kept unless the one with the lowest loss is better twice: its loss
+is lower by more than a paired standard error, and more of its predictions are right. By the loss
+alone, more accurate heads would be replaced. Losses are compared after temperature scaling, because
+`train` calibrates the head.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..tables.features import Split
+from ..tables.folds import folds
+from ..tables.layers import Layers
+from . import penalty
+from .fit import fit_heads, trained_again
+from .head import Floats
+from .hyperparameters import Hyperparameters, used
+from .losses import LOSSES, Units
+from .trained import Schedule
+
+MOST = 1000  # examples
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A head on all layers, or on the last one (`columns`), and its out-of-fold predictions.
+
+    `losses` [m] are those of m examples; `right` is the share of right predictions, 0 for tasks in
+    which a prediction is not right or wrong. `behind` is how much higher its mean loss is than that
+    of the chosen head, and `error` the standard error of that difference.
+    """
+
+    hyperparameters: Hyperparameters
+    of: str
+    layers: Layers
+    columns: slice
+    losses: npt.NDArray[np.float64]
+    right: float
+    behind: float = 0.0
+    error: float = 0.0
+
+    @property
+    def of_last(self) -> slice | None:
+        """The columns of the last layer, if the head takes it alone and there are others."""
+        return self.columns if self.of == "last" else None
+
+    def line(self, count: int) -> str:
+        """Return what `train` prints of the chosen one among so many."""
+        of = {"all": " on all layers", "last": " on the last layer", "": ""}[self.of]
+        if not len(self.losses):
+            return f"{self.hyperparameters.optimizer}{of}: too few examples for cross-validation"
+        return (
+            f"{self.hyperparameters.optimizer}{of}, chosen from {count} heads by cross-validation"
+            f" on {len(self.losses):,} examples"
+        )
+
+    def noted(self) -> dict[str, object]:
+        """Return what `models/head.json` says of the choice."""
+        return {"examples": len(self.losses)}
+
+    def row(self) -> dict[str, object]:
+        """Return a row of `reports/sweep.csv`, to six digits: further ones depend on the CPU."""
+        figures = float(self.losses.mean()), self.behind, self.error
+        named = zip(penalty.COLUMNS, figures, strict=True)
+        of = {"layers": self.of} if self.of else {}
+        rounded = {name: float(f"{value:.6g}") for name, value in named}
+        return {**used(self.hyperparameters), **of, **rounded}
+
+
+def choose(
+    pool: Split,
+    keys: Sequence[str],
+    heads: Sequence[Hyperparameters],
+    layers: Layers,
+    schedule: Schedule,
+) -> list[Contender]:
+    """Compare the heads; return the chosen one first, and the others by their loss.
+
+    If no example can be held out, only the first head is returned.
+
+    Args:
+        pool: rows to choose by; only view 0 of the examples is used.
+        keys: of each row, the digest of its example or the name of its group.
+        heads: those with closed forms, the usual one first.
+        layers: of the features; empty if they are of the last layer alone.
+        schedule: of the heads.
+    """
+    rows = penalty.drawn(pool, MOST)
+    some, names, weights = pool.take(rows), np.asarray(keys)[rows], schedule.class_weights
+    if some.labels.ndim == 1:  # without classes that were not drawn
+        present, labels = np.unique(some.labels, return_inverse=True)
+        some, weights = replace(some, labels=labels), weights[present]
+    numbers = LOSSES[schedule.loss].of_numbers
+    fold = folds(names.tolist(), some.labels, FOLDS, numbers=numbers, seed="choice")
+    fold = np.where(fold < (1 if len(weights) > penalty.MANY else FOLDS), fold, -1)
+    held = fold >= 0
+    options: list[tuple[str, Layers, slice]] = [("all" * bool(layers), layers, slice(None))]
+    options += [("last", (), slice(layers[0].width))] if layers else []
+    if not held.any():
+        return [Contender(heads[0], *options[0], np.empty(0), 0.0)]
+    found, labels = [], some.labels[held]
+    units = Units.of(schedule.loss, some.labels) if numbers else None
+    for head, (of, own, columns) in itertools.product(heads, options):
+        part = replace(some, features=some.features[:, columns])
+        how = replace(schedule, class_weights=weights, layers=own)
+        logits = _out_of_fold(part, fold, head, how)
+        right = float((logits.argmax(axis=1) == labels).mean()) if labels.ndim == 1 else 0.0
+        of_units = map(units.learned, (logits, labels)) if units else (logits, labels)
+        losses = penalty.judged(schedule.loss, *of_units, len(weights))
+        found.append(Contender(head, of, own, columns, losses, right))
+    chosen, least = found[0], min(found, key=lambda one: float(one.losses.mean()))
+    lead, error = penalty.compared(chosen.losses, least.losses, names[held])
+    if lead > error and (least.right > chosen.right or labels.ndim == 2):
+        chosen = least
+    found.sort(key=lambda one: (one is not chosen, float(one.losses.mean())))
+    behind = [penalty.compared(one.losses, chosen.losses, names[held]) for one in found]
+    return [
+        replace(one, behind=more, error=error)
+        for one, (more, error) in zip(found, behind, strict=True)
+    ]
+
+
+def _out_of_fold(
+    some: Split, fold: npt.NDArray[np.int64], head: Hyperparameters, schedule: Schedule
+) -> Floats:
+    """Return logits [m, c] of the rows in a fold."""
+    none = some.take(slice(0))
+    (one,) = fit_heads(some, none, [head], schedule, "cpu")
+    logits = np.zeros((len(fold), len(schedule.class_weights)), np.float32)
+    for number in np.unique(fold[fold >= 0]):
+        asked = fold == number
+        again = trained_again(one, some, ~asked, schedule, "cpu")
+        logits[asked] = again.logits(some.features[asked])
+    return logits[fold >= 0]
