@@ -13,6 +13,7 @@ alone, more accurate heads would be replaced. Losses are compared after temperat
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,15 +109,17 @@ def choose(
     options += [("last", (), slice(layers[0].width))] if layers else []
     if not held.any():
         return [Contender(heads[0], *options[0], np.empty(0), 0.0)]
-    found, labels = [], some.labels[held]
+    found = []
+    labels: npt.NDArray[Any] = some.labels[held]
     units = Units.of(schedule.loss, some.labels) if numbers else None
     for head, (of, own, columns) in itertools.product(heads, options):
         part = replace(some, features=some.features[:, columns])
         how = replace(schedule, class_weights=weights, layers=own)
         logits = _out_of_fold(part, fold, head, how)
         right = float((logits.argmax(axis=1) == labels).mean()) if labels.ndim == 1 else 0.0
-        of_units = map(units.learned, (logits, labels)) if units else (logits, labels)
-        losses = penalty.judged(schedule.loss, *of_units, len(weights))
+        true = units.learned(labels) if units else labels
+        given = units.learned(logits).astype(np.float32) if units else logits
+        losses = penalty.judged(schedule.loss, given, true, len(weights))
         found.append(Contender(head, of, own, columns, losses, right))
     chosen, least = found[0], min(found, key=lambda one: float(one.losses.mean()))
     lead, error = penalty.compared(chosen.losses, least.losses, names[held])
