@@ -99,8 +99,8 @@ def choose(
     rows = penalty.drawn(pool, MOST)
     some, names, weights = pool.take(rows), np.asarray(keys)[rows], schedule.class_weights
     if some.labels.ndim == 1:  # without classes that were not drawn
-        present, labels = np.unique(some.labels, return_inverse=True)
-        some, weights = replace(some, labels=labels), weights[present]
+        present, of_present = np.unique(some.labels, return_inverse=True)
+        some, weights = replace(some, labels=of_present), weights[present]
     numbers = LOSSES[schedule.loss].of_numbers
     fold = folds(names.tolist(), some.labels, FOLDS, numbers=numbers, seed="choice")
     fold = np.where(fold < (1 if len(weights) > penalty.MANY else FOLDS), fold, -1)
