@@ -127,7 +127,9 @@ def refuse_idle(
     if name and not overrides:
         raise ParamsError("name is for an experiment: give overrides (--set) too, or no name")
     if remote and not transfers:
-        raise ParamsError("remote has no effect without pull or push: give one too, or no remote")
+        raise ParamsError(
+            "remote has no effect without pull or push: give one of them too, or no remote"
+        )
 
 
 def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:

@@ -136,7 +136,7 @@ def running(root: Path, host: str, port: int, names: list[str] | None = None) ->
             if not _is_up(api, process):
                 raise RunError(
                     f"the Prefect server at {api} did not answer in {PATIENCE_SECONDS:.0f} s,"
-                    " twice; try again, or see what `prefect server start` says"
+                    " twice; try again, or see what `prefect server start` prints"
                 )
         (root / ADDRESS).parent.mkdir(exist_ok=True)
         (root / ADDRESS).write_text(api)
@@ -256,7 +256,9 @@ def _is_up(api: str, process: subprocess.Popen[bytes]) -> bool:
             complaints.pass_on()
             return True
         if process.poll() is not None:
-            raise RunError(f"the Prefect server at {api} ended as it started: {complaints.why()}")
+            raise RunError(
+                f"the Prefect server at {api} stopped while it was starting: {complaints.why()}"
+            )
         time.sleep(0.2)
     complaints.pass_on()
     return False

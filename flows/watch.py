@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=SECONDS_BETWEEN_LOOKS,
         metavar="SECONDS",
-        help=f"time between two looks at the data (default: {SECONDS_BETWEEN_LOOKS})",
+        help=f"time between two checks of the data (default: {SECONDS_BETWEEN_LOOKS})",
     )
 
 

@@ -240,7 +240,9 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
     )
     joining.add_argument("--into", type=Path, help="Folder to write (default: joined).")
     joining.add_argument(
-        "--optimizer", choices=("ridge", "nearest_mean"), help="Head to solve for (default: ridge)."
+        "--optimizer",
+        choices=("ridge", "nearest_mean"),
+        help="Kind of head to compute (default: ridge).",
     )
     joining.add_argument(
         "--weight-decay",

@@ -137,11 +137,12 @@ def finetune() -> None:
     save(network, taken, about, goal)
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
-    words = "taken" if taken else "not taken"
+    words = "finetuned network is chosen" if taken else "frozen network is kept"
+    score = spelt(LOSSES[goal.loss].score)
     print(
-        f"finetune: {words}: on {len(val.labels)} validation examples loss {loss:.4f} frozen, "
-        f"{kept.val_loss:.4f} finetuned (epoch {trained.best}), {spelt(LOSSES[goal.loss].score)}"
-        f" {accuracy:.4f} and {kept.val_accuracy:.4f}"
+        f"finetune: the {words}; on {len(val.labels)} validation examples, the frozen one has loss"
+        f" {loss:.4f} and {score} {accuracy:.4f}, the finetuned one (epoch {trained.best}) loss"
+        f" {kept.val_loss:.4f} and {score} {kept.val_accuracy:.4f}"
     )
     print(gained)
 

@@ -68,7 +68,7 @@ def ingest() -> None:
     in_table = any(parted(path) for path in first)
     unit = "object" if settings.source == "s3" else "row" if in_table else "file"
     report(manifest, len(target), settings.task, len(refused), files, unit, kind)
-    ignored = [f"warning: {file} is no table of corrections, and is ignored" for file in others]
+    ignored = [f"warning: {file} is not a table of corrections and is ignored" for file in others]
     for remark in (*ignored, *mended.remarks):
         print(f"ingest: {remark}")
     if untaught:

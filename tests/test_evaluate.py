@@ -351,7 +351,9 @@ def test_examples_of_a_group_count_as_one(evaluated, capsys):
     together, said = json.loads(METRICS.read_text()), capsys.readouterr().out
     assert together["test"] == alone["test"] | {"groups": 10}
     assert "on 30 test examples of 10 groups, 95 % interval" in said
-    assert "warning: the intervals rest on 10 groups, so they may be too narrow" in said
+    assert (
+        "warning: the intervals are computed from only 10 groups, so they may be too narrow" in said
+    )
     assert "evaluate: 10 slices were not tested: too few groups\n" in said
     assert pd.read_csv(SLICES)["p_value"].isna().all()
     for name in ("accuracy", "loss", "balanced_accuracy"):

@@ -195,7 +195,7 @@ def test_an_early_end_changes_nothing_before_it(shapes):
 def test_a_loss_that_bursts_when_it_learns_again_is_an_error_that_leaves_no_checkpoint(shapes):
     a_step_an_epoch = {"batch_size": 64, "last": 2}
     network, train, val, how = parts_of_finetuning(learning_rate=1e36, **a_step_an_epoch)
-    words = r"trained again .* network diverged: .*set train\.refit to false"
+    words = r"finetuned network was trained again .* diverged: .*set train\.refit to false"
     with pytest.raises(TrainingError, match=words):
         refit(network, train + val, *how)
     assert not list(checkpoints_folder().iterdir())  # of the first epoch

@@ -194,7 +194,7 @@ def test_how_many_groups_the_figures_rest_on_is_shown(finished: Path) -> None:
     page = make()
     assert f"test pictures of {groups} groups" in page
     assert "bootstrap resamples of the test groups" in page
-    assert f"the intervals rest on {groups} groups" in page
+    assert f"the intervals are computed from only {groups} groups" in page
     assert "not tested: too few groups" in page
 
 

@@ -66,7 +66,7 @@ def pooled(backbone: Backbone, network: nn.Module, side: int) -> nn.Module:
     lacking = ""
     if pooling == "gem":
         if found is None or found.ndim != 4:
-            lacking = "maps"
+            lacking = "feature maps"
     elif found is None or found.ndim != 3:
         lacking = "tokens"
     elif pooling != "mean" and not _has_class_token(network):

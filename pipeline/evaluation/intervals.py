@@ -195,10 +195,9 @@ def doubts(groups: Groups | None) -> list[str]:
     as_even = f" (worth {even:.0f} of equal size)" if even < 0.9 * count else ""
     proportions, others = f"{100 * PROPORTIONS_HELD:.0f} %", f"{100 * FEW_HELD:.0f} %"
     return [
-        f"the intervals rest on {count} groups{as_even}, so they may be too narrow: with such"
-        " groups, simulated 95 % intervals of accuracy and other proportions contained the true"
-        f" value in at least {proportions} of draws, but those of other metrics in as few as"
-        f" {others}"
+        f"the intervals are computed from only {count} groups{as_even}, so they may be too narrow:"
+        f" in simulations, such 95 % intervals contained the true value in at least {proportions}"
+        f" of draws for accuracy and other proportions, but in as few as {others} for other metrics"
     ]
 
 

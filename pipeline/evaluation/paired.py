@@ -91,7 +91,7 @@ def compare(
     """
     shared = new.index.intersection(old.index)
     if not len(shared):
-        nothing = "the two runs share no test example"
+        nothing = "the two runs have no test example in common"
         return Comparison("cannot tell", 0, math.nan, math.nan, nothing, 0, difference)
     old, new = old.loc[shared], new.loc[shared]
     pair = measuring(task).paired(old, new, measure, bins)

@@ -165,7 +165,7 @@ def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
                 return f"{name} is {has!r:.60}, but {wants!r:.60} in this project's params.yaml"
         elif has["fingerprint"] != wants["fingerprint"]:
             one, other = (f"{b['name']:.60} ({b['fingerprint'][:8]})" for b in (has, wants))
-            return f"its backbone is {one}, but {other} in this project"
+            return f"its backbone is {one}, but this project has {other}"
     return ""
 
 

@@ -118,8 +118,8 @@ def _require_alike(folder: Path, bundle: Bundle, backbone: Backbone, task: str) 
     if there.fingerprint != here:
         raise DataError(
             f"the backbone of {folder} is {printable(there.name):.60} ({there.fingerprint[:8]}),"
-            f" but {backbone} ({here[:8]}) in this project; use the bundle of a server whose"
-            " params.yaml has this backbone"
+            f" but this project has {backbone} ({here[:8]}); use the bundle of a server that has"
+            " the same backbone in params.yaml"
         )
 
 

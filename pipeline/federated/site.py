@@ -115,8 +115,12 @@ def run(
         f" {len(classes)} classes: {_megabytes(folder)} in {folder}"
     )
     if noise:
-        of_all = "no bound, because one of them had no noise" if total is None else f"{total:.3g}"
-        print(f"site: noise with epsilon {noise.epsilon:g}; for all submissions together {of_all}")
+        no_bound = "no bound, because one of them had no noise"
+        of_all = no_bound if total is None else f"epsilon {total:.3g}"
+        print(
+            f"site: this submission has epsilon {noise.epsilon:g}; all submissions together have"
+            f" {of_all}"
+        )
     print(f"site: {PAGE} describes what you send; keep {LEDGER} here")
 
 

@@ -139,7 +139,7 @@ def read(folder: Path) -> Submission:
         if noise is not None:
             _require_possible_with_noise(sums, noise)
     except np.linalg.LinAlgError as error:
-        raise DataError(f"no examples have such sums: {error}") from None
+        raise DataError(f"no examples can have such sums: {error}") from None
     return Submission(folder, {k: v for k, v in about.items() if k != "checksum"}, sums, examples)
 
 
@@ -273,7 +273,7 @@ def _require_possible(sums: Sums, examples: Floats64) -> None:
     largest = float(np.diag(sums.gram).max(initial=0)) / sums.total
     if least < -ROUNDING * max(largest * sums.dimension, 1e-300):
         raise DataError(
-            "no examples have such sums: a variance within the classes would be"
+            "no examples can have such sums: a variance within the classes would be"
             f" {least:.3g}, which is negative"
         )
 
@@ -309,7 +309,7 @@ def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
         least = float(np.linalg.eigvalsh(rest)[0]) + slack
     if least < -ROUNDING * float(np.abs(np.diag(rest)).max()):
         raise DataError(
-            "no examples have such sums: an eigenvalue is"
+            "no examples can have such sums: an eigenvalue is"
             f" {-least / slack:.3g} times as negative as the noise can explain"
         )
 

@@ -82,7 +82,7 @@ def _limits(bundle: Bundle) -> Iterator[str]:
     known = (
         "It reports inputs that are unlike the training examples as out of distribution."
         if bundle.novelty is not None
-        else "It cannot tell inputs that are unlike the training examples."
+        else "It cannot detect inputs that are unlike the training examples."
     )
     yield (
         f"## Limits\n\nThe metrics hold for {kind.nouns} like those in the test split, and for no"

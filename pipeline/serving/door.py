@@ -158,7 +158,7 @@ class Guard:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             right = secrets.compare_digest(given.strip().encode(), self.token.encode())
             if scheme.lower() != "bearer" or not right:
-                detail = "a token is needed: send Authorization: Bearer and the token"
+                detail = "a token is needed: send it in the header Authorization: Bearer TOKEN"
                 return _problem(401, detail, {"www-authenticate": "Bearer"})
         return None
 

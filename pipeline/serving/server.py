@@ -55,7 +55,7 @@ class About(BaseModel):
     answers: list[str] = Field(description="fields of a prediction: label, labels or numbers")
     classes: list[str] = Field(description="names of the classes, labels or targets")
     backbone: str
-    weights: str = Field(description="of the backbone, such as pretrained, or random")
+    weights: str = Field(description="of the backbone, such as pretrained or random")
     accepts: list[str] = Field(description="media types of an example")
     manifest: str = Field(description="SHA-256 of the manifest that the model was trained on")
     waiting: int = Field(description="requests accepted and not yet answered")

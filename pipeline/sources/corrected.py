@@ -59,7 +59,7 @@ def corrected(
     confirmed, by = set[tuple[str, str]](), dict[str, Path]()
     counts, outdated = Counter[str](), list[str]()
     for one in agreed:
-        reason, applies = "no example has its digest", ""
+        reason, applies = "no example has this digest", ""
         for place in places[one.digest]:
             before = examples[place].found
             after = _changed(before, one, settings)

@@ -102,7 +102,7 @@ def why_no_split(split: str) -> str:
     """Return why a text is not a valid split for a source; empty if it is valid or no text."""
     if not split or split in (*SPLITS, UNLABELLED):
         return ""
-    return f"split {split!r} is none of {', '.join(SPLITS)} and {UNLABELLED}"
+    return f"split is {split!r}; it should be {', '.join(SPLITS)} or {UNLABELLED}"
 
 
 @cache

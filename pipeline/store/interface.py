@@ -48,5 +48,5 @@ def blob(value: Feature) -> bytes:
         ValueError: `value` is not a float32 vector.
     """
     if value.dtype != np.float32 or value.ndim != 1:
-        raise ValueError(f"a feature is a float32 vector, not {value.dtype} {value.shape}")
+        raise ValueError(f"a feature should be a float32 vector, not {value.dtype} {value.shape}")
     return value.astype("<f4", copy=False).tobytes()

@@ -50,7 +50,9 @@ def test_few_and_very_uneven_groups_are_warned_of_and_enough_even_ones_are_not()
     groups = np.repeat(np.arange(40), 10)
     assert intervals.doubts(groups) == intervals.doubts(None) == []
     (few,) = intervals.doubts(groups[:150])
-    assert few.startswith("the intervals rest on 15 groups, so they may be too narrow")
+    assert few.startswith(
+        "the intervals are computed from only 15 groups, so they may be too narrow"
+    )
     uneven = np.repeat(np.arange(120), [900] + [10] * 119)
     assert "120 groups (worth 5 of equal size)" in intervals.doubts(uneven)[0]
 

@@ -238,8 +238,8 @@ WRONG = {
         "it is not a submission of schema 1",
     ),
     "nan": (lambda folder: rewrite(folder, not_finite), "gram holds numbers that are not finite"),
-    "negative": (lambda folder: rewrite(folder, negative), "no examples have such sums"),
-    "doubled": (lambda folder: rewrite(folder, doubled), "no examples have such sums"),
+    "negative": (lambda folder: rewrite(folder, negative), "no examples can have such sums"),
+    "doubled": (lambda folder: rewrite(folder, doubled), "no examples can have such sums"),
     "counts": (lambda folder: rewrite(folder, too_few_rows), "which is impossible"),
     "half rows": (lambda folder: rewrite(folder, halves), "which is impossible"),
     "float32": (lambda folder: rewrite(folder, single), "gram is float32"),
@@ -320,7 +320,7 @@ WRONG = {
     ),
     "nothing but an epsilon of no worth": (
         lambda folder: rewrite(folder, negative, noise=NOISE | {"epsilon": 1e12, "spread": 1e-2}),
-        "no examples have such sums: an eigenvalue is",
+        "no examples can have such sums: an eigenvalue is",
     ),
     "more than noise explains": (
         lambda folder: rewrite(

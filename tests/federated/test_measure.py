@@ -130,7 +130,7 @@ def test_intervals_are_by_group_and_own_thresholds_are_kept(sites, capsys):
     assert found["own"] == json.loads(METRICS.read_text())
     assert found["joined"]["test"]["groups"] == 4
     assert "on 20 test examples of 4 groups, with" in said
-    assert "measure: warning: the intervals rest on 4 groups" in said
+    assert "measure: warning: the intervals are computed from only 4 groups" in said
     width, before = (
         one["accuracy"]["high"] - one["accuracy"]["low"] for one in (found["difference"], alone)
     )

@@ -124,7 +124,7 @@ def test_tables_of_numbers(by_hand: ByHand, asked: list[str], tmp_path: Path) ->
     assert [row["predicted(age)"] for row in lines] == [74.5, None, 30.0]
     assert "74.5," in (tmp_path / "said.csv").read_text()
     assert lines[0]["path"] == asked[0]
-    assert lines[1]["error"] == "length 1, but the bundle takes 4"
+    assert lines[1]["error"] == "it has length 1, but the bundle takes 4"
 
 
 def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +135,7 @@ def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixtu
     assert several.startswith("brick 0.88 | moss 0.45  ")
     assert " like brick" in near
     assert bad.startswith("–")
-    assert bad.endswith("b.json: length 1, but the bundle takes 4")
+    assert bad.endswith("b.json: it has length 1, but the bundle takes 4")
     assert none.startswith("none (wood 0.60)  ")
     assert {one.index("/") for one in (several, bad, none)} == {head.index("path")}
 

@@ -123,7 +123,7 @@ def test_what_does_not_apply_any_more_is_named(
     applies, line = run(capsys)
     assert applies == "1 correction applies: 1 label changed"
     assert line.startswith("warning: 4 corrections do not apply any more: ")
-    for reason in ("no example has its digest", "its label is 'ant'", "its group is ''"):
+    for reason in ("no example has this digest", "its label is 'ant'", "its group is ''"):
         assert f"({reason})" in line
     assert "ingest.targets has no column 'size'" in line
     assert "corrections/anna.csv, line 2" in line
@@ -137,7 +137,7 @@ def test_of_two_that_contradict_each_other_neither_applies(
     (CORRECTIONS / "notes.ods").write_bytes(b"")
     line = 2 + (digest("text 0") > digest("text 2"))
     assert run(capsys) == [
-        "warning: corrections/notes.ods is no table of corrections, and is ignored",
+        "warning: corrections/notes.ods is not a table of corrections and is ignored",
         "warning: corrections/anna.csv and corrections/bert.csv contradict each other about the"
         f" label of {digest('text 0')[:12]} (lines {line}, {line}): ant or bee; neither applies",
         "2 corrections apply: 1 label changed, 1 excluded",

@@ -61,7 +61,7 @@ def test_a_row_that_cannot_be_an_example_is_refused_with_the_reason(
     why = reasons(listing)
     assert why.pop(f"{ROOT}/a.png") in (
         "no label",
-        "split 'later' is none of train, val, test and target",
+        "split is 'later'; it should be train, val, test or target",
     )
     assert why == {
         "data/raw/other/b.png": OUTSIDE,

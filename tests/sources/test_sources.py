@@ -295,7 +295,7 @@ def test_marks_quotes_and_line_ends_of_other_programs(project: Project, text: st
         ("1.jpg,  ,", "no label"),
         ("1.jpg,a\0nt,", "label contains a control character"),
         ("1.jpg,a\x1b[31mnt,", "label contains a control character"),
-        ("1.jpg,ant,dev", "split 'dev' is none of train, val, test and target"),
+        ("1.jpg,ant,dev", "split is 'dev'; it should be train, val, test or target"),
         ("1.jpg", "its row and the header have different numbers of fields"),
         ("1.jpg,ant,train,more", "its row and the header have different numbers of fields"),
     ],

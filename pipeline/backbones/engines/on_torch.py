@@ -95,4 +95,6 @@ def that_fits(work: Callable[[int], object], batch_size: int) -> int:
         if batch_size == 0:
             raise DeviceError(NO_MEMORY)
         torch.cuda.empty_cache()
-        print(f"extract: GPU memory ran out; now {batch_size} views at a time", flush=True)
+        print(
+            f"extract: GPU memory ran out; continuing with {batch_size} views at a time", flush=True
+        )

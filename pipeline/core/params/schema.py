@@ -511,7 +511,7 @@ class ReportParams(Section):
 # An optional stage is in the graph if its list `run` contains this word: dvc.yaml makes one stage
 # for each item, and so no stage for an empty list.
 Run = Annotated[list[Literal["asked"]], Field(max_length=1)]
-RUN = "[asked] adds the stage to the graph"
+RUN = "[asked] adds the stage to the pipeline"
 
 
 class LearningCurveParams(Section):

@@ -171,7 +171,7 @@ def _blocks(file: "SoundFile") -> Iterator[Floats]:
         got += len(block)
         _refuse_length(file, got)
         if not np.isfinite(block).all():
-            raise RefusedError("a sample is not a number, or infinite")
+            raise RefusedError("a sample is NaN or infinite")
         loudest = float(np.abs(block).max())
         if loudest > LOUDEST:
             raise RefusedError(f"a sample is {loudest:.4g}, but full scale is 1")

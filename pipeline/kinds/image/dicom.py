@@ -116,7 +116,9 @@ def _levels(dataset: "Dataset", reading: Reading) -> tuple[NDArray[np.uint8], st
         return (colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)), form
     if stored.ndim == 3:
         if stored.dtype != np.uint8 or stored.shape[2] != 3:
-            raise RefusedError(f"a DICOM file of {form} in {stored.dtype}, which is not supported")
+            raise RefusedError(
+                f"a DICOM file with {form} pixels of type {stored.dtype}, which is not supported"
+            )
         return stored, form
     if form not in ("MONOCHROME1", "MONOCHROME2"):
         raise RefusedError(
@@ -152,7 +154,7 @@ def _grey(
         function = str(dataset.get("VOILUTFunction") or "LINEAR")
         least = 1 if function == "LINEAR" else 0
         if not (np.isfinite(centre) and np.isfinite(width) and width > least):
-            raise RefusedError(f"a DICOM file whose window is {width:g} wide: set ingest.range")
+            raise RefusedError(f"a DICOM file whose window has width {width:g}: set ingest.range")
         words = f"window {centre:g} width {width:g}"
         if function == "SIGMOID":
             curve = 1 / (1 + np.exp(-4 * (values.astype(np.float64) - centre) / width))

@@ -199,7 +199,7 @@ def _values(data: bytes, one: Page, picked: list[int] | None = None) -> NDArray[
         )
     if one.compression not in LOSSLESS:
         raise RefusedError(
-            f"a TIFF of {in_words(one)} in compression {one.compression}, which is not supported:"
+            f"a TIFF of {in_words(one)} with compression {one.compression}, which is not supported:"
             " save it uncompressed, or with LZW or deflate"
         )
     # Either each plane is decompressed separately, or all samples together.

@@ -157,7 +157,9 @@ class OfNumbers(Plain):
 
         found = vector(data)
         if preprocessing.length not in (0, len(found)):
-            raise RefusedError(f"length {len(found)}, but the bundle takes {preprocessing.length}")
+            raise RefusedError(
+                f"it has length {len(found)}, but the bundle takes {preprocessing.length}"
+            )
         return found
 
     def explain(

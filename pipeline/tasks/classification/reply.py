@@ -11,7 +11,7 @@ class Reply(Explained):
 
     best: str = Field(description="the class; without thresholds the most probable one")
     probability: float = Field(description="of that class, calibrated")
-    probabilities: dict[str, float] = Field(description="of each class; together 1")
+    probabilities: dict[str, float] = Field(description="of each class; they add up to 1")
     thresholds: dict[str, float] | None = Field(
         description="of each class, if training weighted the classes: `best` is the class whose"
         " probability is the largest multiple of its threshold; null: the most probable one"

@@ -146,9 +146,9 @@ def test_bad_files_are_refused_with_a_reason() -> None:
 
     broken = sound.copy()
     broken[100] = np.nan
-    assert why_refused(file(broken, subtype="FLOAT")) == "a sample is not a number, or infinite"
+    assert why_refused(file(broken, subtype="FLOAT")) == "a sample is NaN or infinite"
     broken[100] = np.inf
-    assert why_refused(file(broken, subtype="FLOAT")) == "a sample is not a number, or infinite"
+    assert why_refused(file(broken, subtype="FLOAT")) == "a sample is NaN or infinite"
     broken[100] = 20_000
     loud = "a sample is 2e+04, but full scale is 1"
     assert why_refused(file(broken, subtype="FLOAT")) == loud

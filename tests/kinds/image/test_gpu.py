@@ -138,7 +138,7 @@ def test_memory_that_runs_out_halves_the_batch(
     monkeypatch.setattr(catalogue, "load", lambda _: found)
     engine = opened(DEVICE, monkeypatch, batch_size=9)
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1] == "extract: GPU memory ran out; now 2 views at a time"
+    assert printed[-1] == "extract: GPU memory ran out; continuing with 2 views at a time"
     assert len(printed) == 2
     assert "batch 2 " in engine.fingerprint
     seen = engine.make_views([(files[0], PLAN)])

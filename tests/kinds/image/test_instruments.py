@@ -539,7 +539,7 @@ def test_colours_of_dicom() -> None:
         (lambda: dicom(ct(), SharedFunctionalGroupsSequence=Sequence([pydicom.Dataset()])),
          "^an enhanced DICOM file"),
         (lambda: dicom(ct()), "^a DICOM file without a window: set ingest.range to file, type or"),
-        (lambda: dicom(ct(), WindowCenter=40, WindowWidth=0), "window is 0 wide: set ingest.range"),
+        (lambda: dicom(ct(), WindowCenter=40, WindowWidth=0), "window has width 0: set"),
         (lambda: dicom(ct(), WindowCenter=9000, WindowWidth=10), "^no value is between 8995"),
         (lambda: dicom(np.full((32, 48), 5, np.int16), WindowCenter=4, WindowWidth=10),
          "^constant: every value is 5$"),

@@ -120,7 +120,7 @@ def test_a_bundle_answers_by_every_door(
     assert len(table) == 202
     assert table["path"][1] == "data/raw/items.parquet#item 0"
     assert table["class"][0] == table["class"][1] == "digit 0"
-    assert table["error"].iloc[-1] == "length 3, but the bundle takes 64"
+    assert table["error"].iloc[-1] == "it has length 3, but the bundle takes 64"
 
     model = headstart.load("bundle")
     one, all_of_them = model.predict(numbers[0]), model.predict(numbers[:5])
@@ -150,7 +150,7 @@ def test_a_bundle_answers_by_every_door(
         wrong = client.post("/predict", content=b"[1, 2]")
         assert (wrong.status_code, wrong.json()["detail"]) == (
             422,
-            "length 2, but the bundle takes 64",
+            "it has length 2, but the bundle takes 64",
         )
 
 
