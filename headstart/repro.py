@@ -23,9 +23,21 @@ def run(arguments: list[str]) -> None:
     from flows.dvc.forked import forked
     from flows.dvc.process import look_once, parse_once
 
-    with look_once(), parse_once(), forked():
+    with look_once(), parse_once(), forked(root if _will_run(root, arguments) else None):
         code = main(["repro", *arguments])
     whole = all(argument.startswith("-") for argument in arguments)
     if not code and whole and (root / REPORT).exists():
         print(f"Report: {root / REPORT}")
     sys.exit(code)
+
+
+def _will_run(root: Path, arguments: list[str]) -> bool:
+    """Return whether a stage will probably run: a file that people change is newer than dvc.lock.
+
+    The answer decides only when the stages' code is imported.
+    """
+    lock = root / "dvc.lock"
+    files = [root / "params.yaml", root / "dvc.yaml", *(root / "data" / "raw").glob("*.dvc")]
+    there = [file.stat().st_mtime_ns for file in files if file.exists()]
+    forced = {"-f", "--force"} & {*arguments}
+    return bool(forced) or not lock.exists() or max(there, default=0) > lock.stat().st_mtime_ns

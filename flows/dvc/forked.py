@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dvc.stage.run
@@ -31,21 +32,29 @@ COMMANDS = {
 
 
 @contextlib.contextmanager
-def forked() -> Iterator[None]:
-    """Let DVC fork Headstart's stages, but start any other command as usual."""
+def forked(soon: Path | None = None) -> Iterator[None]:
+    """Let DVC fork Headstart's stages, but start any other command as usual.
+
+    Args:
+        soon: a project in which a stage will probably run. The process then begins to import the
+            stages' code at once, while DVC looks for changes.
+    """
     start = dvc.stage.run._run
     starters: dict[Any, Starter] = {}
+
+    def starter(executable: str | None, program: str, **options: Any) -> Starter:
+        shared = {name: value for name, value in options["env"].items() if name != DVC_STAGE}
+        key = executable, program, options["cwd"], frozenset(shared.items())
+        if key not in starters:
+            starters[key] = Starter(executable, program, **options)
+        return starters[key]
 
     def fork_or_start(executable: str | None, command: str, **options: Any) -> None:
         code = None
         if found := _starting(command, **options):
             stage, program = found
             own = {DVC_STAGE: options["env"][DVC_STAGE]}
-            shared = options["env"].items() - own.items()
-            key = executable, program, options["cwd"], frozenset(shared)
-            if key not in starters:
-                starters[key] = Starter(executable, program, **options)
-            code = starters[key].run(stage, own)
+            code = starter(executable, program, **options).run(stage, own)
         if code is None:
             start(executable, command, **options)
         elif code:
@@ -53,11 +62,20 @@ def forked() -> Iterator[None]:
 
     dvc.stage.run._run = fork_or_start
     try:
+        if soon:
+            first = SimpleNamespace(
+                wdir=str(soon), addressing="", repo=SimpleNamespace(root_dir=str(soon))
+            )
+            options = dvc.stage.run.prepare_kwargs(first)
+            for command in ("python -m pipeline.ingest", "headstart run ingest"):
+                if found := _starting(command, **options):
+                    starter(dvc.stage.run.get_executable(), found[1], **options)
+                    break
         yield
     finally:
         dvc.stage.run._run = start
-        for starter in starters.values():
-            starter.stop()
+        for one in starters.values():
+            one.stop()
 
 
 def _starting(command: str, **options: Any) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 PACKAGE = __package__.rpartition(".")[0]
 # The stages that each project has. No other one is imported here: PyTorch would come with it.
@@ -47,7 +49,7 @@ def serve(descriptor: int, run: Callable[[str], None]) -> None:
     imported = stamps()
     waiting = list(STAGES)
     gc.disable()  # it would look at each module's objects, again and again
-    for line in requests:
+    while line := _next(requests, asked, waiting):
         request = json.loads(line)
         stage = request["stage"]
         if stage in waiting:
@@ -86,6 +88,13 @@ def serve(descriptor: int, run: Callable[[str], None]) -> None:
         noted.clear()
         asked.sendall(json.dumps({"code": code}).encode() + b"\n")
     os._exit(0)
+
+
+def _next(requests: TextIO, asked: socket.socket, waiting: list[str]) -> str:
+    """Return the next request; import the code of stages in `waiting` until it comes."""
+    while waiting and not select.select([asked], [], [], 0)[0]:
+        _import(waiting.pop(0))
+    return requests.readline()
 
 
 def stamps() -> Stamps:
