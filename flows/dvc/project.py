@@ -1,13 +1,21 @@
 """The working copy of a run, and checks on it."""
 
+import contextlib
+import json
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 
-from pipeline import kinds
-from pipeline.core import lock, params
+from pipeline.core import lock
 from pipeline.core.errors import RunError
-from pipeline.core.paths import CORRECTIONS, LOCK
+from pipeline.core.paths import CORRECTIONS, LOCK, PARAMS, WEIGHTS
+from pipeline.core.plugins import FOLDER
+from pipeline.core.starter import stamps
+
+CHECKED = Path(".dvc/tmp/headstart.checked")
 
 
 def working_copy() -> Path:
@@ -38,14 +46,10 @@ def check_project(root: Path) -> None:
     if not re.search("python -m pipeline[.]|headstart run ", graph):  # another project
         return
     lock.check(root)
-    params.check_file(kinds.schema, root)
-    stages = params.stages_in(graph).values()
-    reads = any(str(CORRECTIONS) in stage.get("deps", []) for stage in stages)
-    if reads and not (root / CORRECTIONS).is_dir():
+    reads, outs = _checked(root, graph)
+    if str(CORRECTIONS) in reads and not (root / CORRECTIONS).is_dir():
         what = "headstart upgrade" if (root / LOCK).exists() else f"git checkout {CORRECTIONS}"
         raise RunError(f"the folder {CORRECTIONS}, which ingest reads, is missing: run `{what}`")
-    entries = [out for stage in stages for out in stage.get("outs", [])]
-    outs = [out for entry in entries for out in (entry if isinstance(entry, dict) else [entry])]
     try:
         asked = ["git", "ls-files", "--", *outs]
         done = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
@@ -53,3 +57,45 @@ def check_project(root: Path) -> None:
         return
     if names := " ".join(done.stdout.split("\n")).strip():
         raise RunError(f"git tracks what DVC keeps: run `git rm -r --cached {names}`, then commit")
+
+
+def _checked(root: Path, graph: str) -> tuple[list[str], list[str]]:
+    """Check `params.yaml`; return the dependencies and outputs of the stages in `graph`.
+
+    A check that has passed is remembered, because the import of the schema takes longer.
+    """
+    known = blake2b(digest_size=16)
+    for part in _checked_by(root, graph):
+        known.update(part)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads((root / CHECKED).read_bytes())
+        if kept["known"] == known.hexdigest():
+            return kept["reads"], kept["outs"]
+    from pipeline import kinds  # slow
+    from pipeline.core import params
+
+    params.check_file(kinds.schema, root)
+    stages = params.stages_in(graph).values()
+    reads = [dep for stage in stages for dep in stage.get("deps", [])]
+    entries = [out for stage in stages for out in stage.get("outs", [])]
+    outs = [out for entry in entries for out in (entry if isinstance(entry, dict) else [entry])]
+    with contextlib.suppress(OSError):  # it is checked again
+        (root / CHECKED).parent.mkdir(exist_ok=True)
+        kept = {"known": known.hexdigest(), "reads": reads, "outs": outs}
+        (root / CHECKED).write_text(json.dumps(kept), encoding="utf-8")
+    return reads, outs
+
+
+def _checked_by(root: Path, graph: str) -> Iterator[bytes]:
+    """Yield all that decides whether `params.yaml` passes."""
+    yield graph.encode() + b"\0"
+    with contextlib.suppress(OSError):
+        yield (root / PARAMS).read_bytes() + b"\0"
+    # The code of Headstart, and installed packages.
+    yield repr([sys.path, sorted(stamps().items())]).encode()
+    for folder in (root / FOLDER, root / WEIGHTS):
+        yield repr(folder.is_dir()).encode()
+    for file in sorted((root / FOLDER).rglob("*")):
+        with contextlib.suppress(OSError):
+            stat = file.stat()
+            yield f"{file}\0{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}".encode()
