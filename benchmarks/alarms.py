@@ -29,13 +29,14 @@ from pipeline.examples.files import digest
 from pipeline.heads.head import fit_temperature, one_thread, probabilities
 from pipeline.kinds.image import decode
 from pipeline.quality.held_out import folds_of
-from pipeline.quality.originals import originals
+from pipeline.quality.originals import POWER, originals
 from pipeline.sources.surfaces import PATCH, cut
 from pipeline.tables import confirmed
 from pipeline.tables.draw import draw
 from pipeline.tables.features import Split, view_0
 from pipeline.tables.manifest import DRAWN, SPLITS, write_manifest
-from pipeline.tasks.classification.issues import held_out
+from pipeline.tables.power import raised
+from pipeline.tasks.classification.issues import held_out, label_issues, recognised
 from pipeline.tasks.multilabel.issues import label_issues_of_several
 from pipeline.tasks.regression.issues import number_issues
 
@@ -676,7 +677,99 @@ that are wrong in a set as it comes count as false alarms.
 """
 
 
+# labels of many sets, also of classes that overlap
+
+PLANTED = (0.02, 0.05, 0.1)
+
+
+def measure_labels(cache: Path, seeds: int = 3) -> str:
+    """Label issues on the sets of `recipes_sets.py`, also where classes overlap.
+
+    Some labels are replaced by those of other classes. The check gets view 0 of the default
+    backbone of each kind, and the groups.
+
+        python -m benchmarks alarms labels ../recipes_cache
+    """
+    from benchmarks import recipes_sets  # which imports this module
+
+    lines: list[tuple[float, tuple[object, ...]]] = []
+    missing = []
+    for name in recipes_sets.SETS:
+        try:
+            found = recipes_sets.made(name, cache)
+        except (OSError, subprocess.CalledProcessError) as error:
+            missing.append(f"{name} ({error})")
+            continue
+        seen = raised(found.views[:, 0, found.blocks[0]], POWER)
+        frame = pd.DataFrame({"digest": [f"{n:064x}" for n in range(len(seen))]})
+        frame = frame.assign(path=frame["digest"], split="train", group=found.groups)
+        accuracy, alarms = recognised_and_alarms(frame, seen, found.labels, 0)
+        line: list[object] = [name, len(seen), len(found.classes), f"{accuracy:.3f}", shown(alarms)]
+        whole: Counter[str] = Counter()
+        for rate in PLANTED:
+            count: Counter[str] = Counter()
+            for seed in range(seeds):
+                random = np.random.default_rng(seed)
+                chosen = random.choice(len(seen), max(1, int(rate * len(seen))), replace=False)
+                labels, classes = found.labels.copy(), len(found.classes)
+                labels[chosen] = (
+                    labels[chosen] + random.integers(1, classes, len(chosen))
+                ) % classes
+                wrong = set(frame["path"].iloc[chosen])
+                _, said = recognised_and_alarms(frame, seen, labels, seed)
+                if said is None:
+                    count += Counter(untold=1)
+                    continue
+                count += Counter(
+                    planted=len(wrong), found=len(said & wrong), false=len(said - wrong)
+                )
+            line.append(of_planted(count, seeds))
+            whole += count
+        line.append(of_planted(whole, len(PLANTED) * seeds))
+        lines.append((accuracy, tuple(line)))
+    rates = " | ".join(f"{100 * rate:g} % planted" for rate in PLANTED)
+    head = f"set | examples | classes | recognised | reported, none planted | {rates} | all"
+    rows = [line for _, line in sorted(lines, key=lambda one: -one[0])]
+    return f"""# Label issues where classes are distinct and where they overlap
+
+{seeds} draws of the planted errors and of the folds. A cell has precision, recall; "not checked"
+counts the draws in which `checks` says that a head recognises too little of the classes.
+"Recognised" is the mean over the classes of the fraction that the head recognises before anything
+is planted. What is reported then counts as false, although some of it is wrong in the set as it
+comes.{" Not to be had: " + "; ".join(missing) + "." if missing else ""}
+
+{table(head, rows)}
+"""
+
+
+def recognised_and_alarms(
+    rows: pd.DataFrame, seen: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], seed: int
+) -> tuple[float, set[str] | None]:
+    """What the head recognises, and the paths that the check reports; None if it cannot tell."""
+    settings = ChecksParams(seed=seed)
+    numbered = rows.assign(number=labels, label=labels.astype(str))
+    with one_thread():
+        fold = folds_of(numbered, labels, seed, numbers=False)
+        scores, tested = held_out(seen, labels, int(labels.max()) + 1, fold)
+        found, why_not = label_issues(numbered, seen, settings)
+    return recognised(scores[tested], labels[tested]), None if why_not else set(found["path"])
+
+
+def shown(alarms: set[str] | None) -> str:
+    return "not checked" if alarms is None else str(len(alarms))
+
+
+def of_planted(count: Counter[str], draws: int) -> str:
+    alarms, untold = count["found"] + count["false"], count["untold"]
+    if untold == draws:
+        return "not checked"
+    recall = f"{count['found'] / max(count['planted'], 1):.2f}"
+    precision = f"{count['found'] / alarms:.2f}" if alarms else "–"
+    return f"{precision}, {recall}" + (f" ({untold} of {draws} not checked)" if untold else "")
+
+
 PARTS = {
     "pictures": measure_pictures,
+    "labels": measure_labels,
     "tasks": measure_tasks,
 }

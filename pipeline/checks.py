@@ -3,6 +3,8 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import pandas as pd
+
 from . import kinds
 from .core import command, params
 from .core.errors import DataError
@@ -32,6 +34,8 @@ NOT_TESTED = {
     DRAWN: "ingest drew them at random",
     PLACE: "the source divides its splits by place, so they differ by design",
 }
+NOTES = "notes"  # what a check cannot tell, and why
+UNCOUNTED = ("drift", NOTES)
 # Examples or classes in a printed line; the table has all.
 NAMED = 3
 
@@ -48,40 +52,47 @@ def checks() -> None:
     right = confirmed.paths(manifest, confirmed.read(CONFIRMED))
     rows, features = originals(manifest)
     with one_thread(), ThreadPoolExecutor(1) as beside:
-        issues = beside.submit(doubts.find, rows, features, settings)
+        looked = beside.submit(doubts.find, rows, features, settings)
         pairs, compared, known = near_duplicates(rows, features, settings.duplicate_cosine, kind)
+        drift = drifts(rows, features, origins_in(MANIFEST), settings)
+        issues, why_not = looked.result()
+        known_right = issues["path"].isin(right)
         found = {
             "near_duplicates": pairs,
-            "label_issues": issues.result(),
+            "label_issues": issues[~known_right],
             "few_examples": few_examples(manifest, task.name, settings.least_examples),
-            "drift": drifts(rows, features, origins_in(MANIFEST), settings),
+            "drift": drift,
         }
-    issues = found["label_issues"]
-    known_right = issues["path"].isin(right)
-    found["label_issues"] = issues[~known_right]
+    notes = [("label_issues", why_not)] if why_not else []
+    found[NOTES] = pd.DataFrame(notes, columns=["check", "note"])
     CHECKS.mkdir(parents=True, exist_ok=True)
     for name, table in found.items():
         file = CHECKS / f"{name}.csv"
         written = cells.to_open(table)
         written.to_csv(file, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
     drifted = found["drift"][found["drift"]["drifted"]]
-    counts = {name: len(table) for name, table in found.items() if name != "drift"}
+    counts = {name: len(table) for name, table in found.items() if name not in UNCOUNTED}
     counts["drifted_splits"] = len(drifted)
     CHECKS_COUNTS.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 
+    different = int((pairs["label"] != pairs["other_label"]).sum())
+    also = f", {different} with different {task.truth}s" if different else ""
     _say(
         "near_duplicates",
-        "near-duplicate across splits",
-        "near-duplicates across splits",
+        f"near-duplicate across splits{also}",
+        f"near-duplicates across splits{also}",
         [f"{one} ~ {other}" for one, other in zip(pairs["path"], pairs["other_path"], strict=True)],
     )
-    doubted = found["label_issues"][["path", "label", "suggested"]].itertuples(index=False)
-    _say(
-        "label_issues",
-        f"{task.truth} issue",
-        f"{task.truth} issues",
-        [f"{path} ({label}, or {suggested}?)" for path, label, suggested in doubted],
-    )
+    if why_not:
+        print(f"checks: {task.truth}s not checked: {why_not}")
+    else:
+        doubted = found["label_issues"][["path", "label", "suggested"]].itertuples(index=False)
+        _say(
+            "label_issues",
+            f"{task.truth} issue",
+            f"{task.truth} issues",
+            [f"{path} ({label}, or {suggested}?)" for path, label, suggested in doubted],
+        )
     if known_right.any():
         count = int(known_right.sum())
         were = "issue is" if count == 1 else "issues are"

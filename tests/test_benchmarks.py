@@ -165,6 +165,14 @@ SMALLEST = {
         "REPEATS, DIMENSION, GRIDS = 1, 8, ('made up',)"
         "; features = lambda *_: (['a', 'b'], [made_up(60, 8, 2, n) for n in range(3)])",
     ),
+    "alarms labels": (
+        "EMPTY --seeds 1",
+        "from benchmarks import recipes_sets as s; from sklearn.datasets import load_digits"
+        "; data, target = load_digits(return_X_y=True); rows = np.arange(300)"
+        "; seen = data[:300, None].astype(np.float32); s.SETS = {'digits': s.SETS['digits']}"
+        "; digits = s.Set('image', [*'0123456789'], target[:300], rows.astype(str), rows > 0, seen,"
+        " [slice(0, 64)]); s.made = lambda *_: digits",
+    ),
     "alarms tasks": ("--seeds 1", "tasks.SETS = {'regression': ['diabetes']}"),
     "tasks": ("--bootstrap 5 --rounds 1", "SETS = {'regression': ['diabetes']}"),
     "text accuracy": ("--seeds 2", "TITLES, SIZES = 90, (20, 40); OURS.pop('MiniLM, int8')"),

@@ -40,6 +40,7 @@ CLASSES = ("galaxies", "grass", "gravel", "moon")
 HEADERS = {
     "near_duplicates": "path,split,label,other_path,other_split,other_label,cosine",
     "label_issues": "path,split,label,suggested,probability,given_probability,wrong",
+    "notes": "check,note",
     "few_examples": "class,train,val,test",
     "drift": "split,pictures,origin,compared,distance,by_chance,p_value,drifted",
 }

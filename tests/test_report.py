@@ -220,7 +220,7 @@ def test_what_the_checks_found_is_shown_with_its_pictures(finished: Path) -> Non
     pair |= {"other_split": "train", "other_label": "square", "cosine": 0.98765}
     pd.DataFrame([pair]).to_csv(CHECKS / "near_duplicates.csv", index=False)
     suspect = {"path": second, "split": "val", "label": "disc", "suggested": "square"}
-    suspect |= {"probability": 0.91, "given_probability": 0.02}
+    suspect |= {"probability": 0.91, "given_probability": 0.02, "wrong": 0.64}
     pd.DataFrame([suspect]).to_csv(CHECKS / "label_issues.csv", index=False)
     pd.DataFrame([{"class": "disc", "train": 3, "val": 2, "test": 1}]).to_csv(
         CHECKS / "few_examples.csv", index=False
@@ -231,7 +231,9 @@ def test_what_the_checks_found_is_shown_with_its_pictures(finished: Path) -> Non
     assert "Classes with few training examples: 1." in part
     assert part.count('<img src="data:image/jpeg;base64,') == 3
     assert f"{first} ~ {second}, cosine 0.9877" in part
-    assert "rather <b>square</b> (0.910)" in part
+    assert "wrong with probability 0.64" in part
+    assert "rather <b>square</b>" in part
+    assert "0.91" not in part  # a surer number, of another question
 
 
 # Since the last commit

@@ -26,7 +26,7 @@ MOST_ROWS = 20  # of the tables of confused classes, of heads and, if there are 
 NAMES = (
     "class", "label", "predicted", "unknown", "other_label", "suggested", "column", "value",
 )  # fmt: skip
-FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
+FOUND = ("near_duplicates", "label_issues", "few_examples", "drift", "notes")
 # The columns that the page reads in the tables of every task, as regular expressions.
 COLUMNS = {
     REFUSED.name: "path reason",
@@ -36,8 +36,9 @@ COLUMNS = {
     SETS.name: "class examples coverage size",
     TRAINING.name: "epoch train_loss val_loss",
     "near_duplicates.csv": "path split label other_path other_split other_label cosine",
-    "label_issues.csv": "path split label suggested probability|spreads",
+    "label_issues.csv": "path split label suggested wrong|spreads",
     "few_examples.csv": "class train val test",
+    "notes.csv": "check note",
     "drift.csv": "split origin p_value drifted",
     "reliability.csv": "pictures confidence accuracy",
 }
@@ -230,16 +231,25 @@ def check_lines(found: dict[str, pd.DataFrame], task: Task) -> list[Row]:
         found: the tables, by name.
         task: the task of the project.
     """
-    pairs, issues, few, _ = (len(found[name]) for name in FOUND)
+    pairs, issues, few = (len(found[name]) for name in FOUND[:3])
     what, one, many = task.truth, task.noun, task.nouns
+    notes = dict(found["notes"][["check", "note"]].itertuples(index=False))
+    unchecked = notes.pop("label_issues", "")
     lines = [
         (
             pairs,
             "No example has a near-duplicate in another split.",
             f"Near-duplicates across splits: {pairs}.",
         ),
-        (issues, f"No {what} looks wrong.", f"{what.capitalize()}s that look wrong: {issues}."),
+        (
+            issues,
+            f"{what.capitalize()}s were not checked: {unchecked}."
+            if unchecked
+            else f"No {what} looks wrong.",
+            f"{what.capitalize()}s that look wrong: {issues}.",
+        ),
     ]
+    lines += [(True, "", f"{note[0].upper()}{note[1:]}.") for note in notes.values()]
     none = f"No {one} has few training examples."
     lines.append((few, none, f"{many.capitalize()} with few training examples: {few}."))
     drawn = found["drift"]["split"][found["drift"]["origin"] == DRAWN]
@@ -289,12 +299,9 @@ def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
         card = row | {"shown": shown(row["path"]), "path": shown.name(row["path"])}
         card["marks"] = shown.marks(row["path"])
         if "spreads" in row:
-            card |= {"given": f"{abs(row['spreads']):.1f} typical errors off", "probability": ""}
+            card |= {"given": f"{abs(row['spreads']):.1f} typical errors off"}
         else:
-            card |= {
-                "given": f"{row['given_probability']:.3f}",
-                "probability": f"{row['probability']:.3f}",
-            }
+            card |= {"given": f"wrong with probability {row['wrong']:.2f}"}
         cards.append(card)
     return cards
 

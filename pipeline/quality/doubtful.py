@@ -22,8 +22,10 @@ class Issues(Protocol):
 
     def find(
         self, rows: pd.DataFrame, features: npt.NDArray[np.float32], settings: ChecksParams
-    ) -> pd.DataFrame:
+    ) -> tuple[pd.DataFrame, str]:
         """Return one row per issue, the most doubtful first: `path`, `split`, `label` etc.
+
+        Also return why no label could be checked; empty if they were checked.
 
         Args:
             rows: n rows, as `originals` returns them.

@@ -65,6 +65,7 @@ def near_duplicates(
 ) -> tuple[pd.DataFrame, int, int]:
     """Return one row per pair of near-duplicates in different splits, the most similar first.
 
+    Pairs with different labels come before all others, because one of their labels may be wrong.
     Also return how many pairs were compared, and how many of them earlier runs had compared.
 
     Args:
@@ -92,8 +93,11 @@ def near_duplicates(
     other = rows[columns].iloc[[pair[1] for pair in kept]].reset_index(drop=True)
     table = pd.concat([one, other.add_prefix("other_")], axis=1)
     table["cosine"] = np.array([pair[2] for pair in kept], dtype=float)
-    table = table.sort_values(["cosine", "path", "other_path"], ascending=[False, True, True])
-    return table, len(pairs), known
+    alike = table["label"] == table["other_label"]
+    table = table.assign(alike=alike).sort_values(
+        ["alike", "cosine", "path", "other_path"], ascending=[True, False, True, True]
+    )
+    return table.drop(columns="alike"), len(pairs), known
 
 
 def compare(pairs: Sequence[tuple[Example, Example]], kind: Kind) -> tuple[list[bool], int]:

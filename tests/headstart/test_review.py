@@ -158,7 +158,7 @@ def reviewed(bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     pair |= {"other_split": "train", "other_label": "square", "cosine": 0.98765}
     pd.DataFrame([pair]).to_csv(CHECKS / "near_duplicates.csv", index=False)
     suspect = {"path": paths[2:], "split": "train", "label": "disc", "suggested": "square"}
-    suspect |= {"probability": 0.91, "given_probability": 0.02}
+    suspect |= {"probability": 0.91, "given_probability": 0.02, "wrong": 0.64}
     pd.DataFrame(suspect).to_csv(CHECKS / "label_issues.csv", index=False)
     report.report()
     return paths

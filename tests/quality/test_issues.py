@@ -11,6 +11,7 @@ from pipeline.core.paths import CHECKS, MANIFEST
 from pipeline.quality import held_out
 from pipeline.quality.few_examples import few_examples
 from pipeline.tables.manifest import GIVEN, read_manifest, write_manifest
+from pipeline.tasks.classification.issues import label_issues
 from pipeline.tasks.multilabel.issues import label_issues_of_several
 from pipeline.tasks.regression.issues import number_issues
 from tests.conftest import Project
@@ -48,6 +49,32 @@ def several(slope: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def cells(found: pd.DataFrame) -> set[tuple[int, str]]:
     """The example and label of each issue."""
     return {(int(row.path[:3]), row.label.removeprefix("not ")) for row in found.itertuples()}
+
+
+def of_classes(apart: float) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Rows and features of four classes that are so far apart, and which labels are wrong."""
+    random = np.random.default_rng(5)
+    right = random.integers(0, 4, EXAMPLES)
+    features = features_of() + apart * np.eye(4, 12)[right].astype(np.float32)
+    wrong = random.random(EXAMPLES) < 0.05
+    number = np.where(wrong, (right + random.integers(1, 4, EXAMPLES)) % 4, right)
+    return rows().assign(number=number, label=[NAMES[one] for one in number]), features, wrong
+
+
+def test_an_issue_is_a_label_that_is_probably_wrong_and_the_probability_is_true() -> None:
+    manifest, features, wrong = of_classes(apart=3.5)
+    found, why_not = label_issues(manifest, features, ChecksParams())
+    assert not why_not
+    hits = wrong[found.index]
+    assert hits.sum() / wrong.sum() > 0.8
+    assert hits.mean() == pytest.approx(found["wrong"].mean(), abs=0.15)
+    assert found["wrong"].is_monotonic_decreasing
+
+
+def test_where_a_head_recognises_too_little_nothing_is_listed_and_it_says_so() -> None:
+    found, why_not = label_issues(*of_classes(apart=1.0)[:2], ChecksParams())
+    assert found.empty
+    assert "recognises only" in why_not
 
 
 def test_labels_that_were_turned_round_are_found_and_no_others_are() -> None:

@@ -21,8 +21,10 @@ Doubles = npt.NDArray[np.float64]
 
 # The expected number of wrong labels before the fit, whatever the number of examples.
 EXPECTED = 2.0
-# A label is an issue if it is wrong with at least this probability.
-LEAST_WRONG = 0.22
+# A label is an issue if it is wrong with at least this probability (`benchmarks/alarms.md`).
+LEAST_WRONG = 0.35
+# The mean over the classes of the fraction that is recognised. Below it, most alarms are false.
+LEAST_RECOGNISED = 0.7
 # Rates of wrong labels to start the fit from; the fit of the highest likelihood is used.
 STARTS = (0.001, 0.03, 0.15)
 # The fit ends after `ROUNDS`, or if a round changes the log-likelihood by less than `ENOUGH`.
@@ -44,21 +46,29 @@ class LabelIssues:
             "take a machine with more memory, or put fewer examples or classes into the project",
         )
 
-    def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
+    def find(
+        self, rows: pd.DataFrame, features: Floats, settings: ChecksParams
+    ) -> tuple[pd.DataFrame, str]:
         """Return the result of `label_issues`."""
         return label_issues(rows, features, settings)
 
 
-def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
+def label_issues(
+    rows: pd.DataFrame, features: Floats, settings: ChecksParams
+) -> tuple[pd.DataFrame, str]:
     """Return one row per example whose label is an issue, the most doubtful first.
 
-    `probability` is the probability of the suggested label from the features alone,
-    `given_probability` the probability of the given label. `wrong` is the probability that the
-    given label is wrong. All examples of a group are in the same fold.
+    `wrong` is the probability that the given label is wrong. `probability` is the probability of
+    the suggested label from the features alone, `given_probability` the probability of the given
+    label. All examples of a group are in the same fold.
+
+    If a head recognises fewer than `LEAST_RECOGNISED` of the examples, there are no rows, and the
+    text says so; otherwise it is empty.
     """
     classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
     fold = folds_of(rows, labels, settings.seed, numbers=False)
     scores, tested = held_out(features, labels, len(classes), fold)
+    found = recognised(scores[tested], labels[tested])
     scale, rate = noise(scores[tested], labels[tested])
     softmaxed = probabilities(scores, 1 / scale)
     every, suggested = np.arange(len(labels)), softmaxed.argmax(axis=1)
@@ -70,9 +80,21 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
     )
     margin = table["probability"] - table["given_probability"]
     issue = tested & (margin >= settings.label_issue_margin) & (table["wrong"] >= LEAST_WRONG)
-    chosen = table.assign(margin=margin)[issue]
-    chosen = chosen.sort_values(["margin", "path"], ascending=[False, True])
-    return chosen.drop(columns="margin")
+    why = ""
+    if found < LEAST_RECOGNISED:
+        why = f"a head that has not seen the examples recognises only {100 * found:.0f} %"
+        why += " of a class on average, so it cannot distinguish wrong labels from hard examples"
+        issue &= False
+    return table[issue].sort_values(["wrong", "path"], ascending=[False, True]), why
+
+
+def recognised(scores: Floats, labels: Integers) -> float:
+    """Return the fraction of each class that is recognised, as a mean; 1 if there are no labels."""
+    if not len(labels):
+        return 1.0
+    hits = scores.argmax(axis=1) == labels
+    sizes = np.bincount(labels)
+    return float((np.bincount(labels, hits) / np.maximum(sizes, 1))[sizes > 0].mean())
 
 
 def held_out(

@@ -34,11 +34,13 @@ class LabelIssues:
     def require_memory(self, manifest: pd.DataFrame) -> None:
         """Do nothing, because the check needs no more memory than other stages."""
 
-    def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
+    def find(
+        self, rows: pd.DataFrame, features: Floats, settings: ChecksParams
+    ) -> tuple[pd.DataFrame, str]:
         """Return the result of `label_issues_of_several`."""
         names = target_names(rows)
         given = of(rows, names).astype(np.float64)
-        return label_issues_of_several(rows, features, given, names, settings)
+        return label_issues_of_several(rows, features, given, names, settings), ""
 
 
 def label_issues_of_several(

@@ -32,11 +32,13 @@ class NumberIssues:
     def require_memory(self, manifest: pd.DataFrame) -> None:
         """Do nothing, because the check needs no more memory than other stages."""
 
-    def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
+    def find(
+        self, rows: pd.DataFrame, features: Floats, settings: ChecksParams
+    ) -> tuple[pd.DataFrame, str]:
         """Return the result of `number_issues`."""
         names = target_names(rows)
         given = of(rows, names).astype(np.float64)
-        return number_issues(rows, features, given, names, settings)
+        return number_issues(rows, features, given, names, settings), ""
 
 
 def number_issues(
