@@ -41,7 +41,10 @@ class Complaints:
         with self._lock:
             ends = [line.strip() for line in self._held or [] if KNOWN.match(line)]
         if not ends:
-            return "if its port is taken, choose another with --port; or see `prefect server start`"
+            return (
+                "if its port is taken, choose another with --port, or see what"
+                " `prefect server start` prints"
+            )
         reason = ends[-1].partition(": ")[2]
         return (
             f"its database says: {reason}; check the user, the password, the host and the database"

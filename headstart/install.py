@@ -157,5 +157,7 @@ def _reason(printed: str) -> str:
     if FULL.search(printed):
         return f"the disk is full: free some space for {sys.prefix}, and run the same command again"
     if SYSTEM.search(printed):
-        return f"the system manages {sys.prefix}: make a virtual environment for Headstart"
+        return (
+            f"the operating system manages {sys.prefix}: make a virtual environment for Headstart"
+        )
     return " ".join(printed.split())[-300:]

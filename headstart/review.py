@@ -205,7 +205,7 @@ async def _body(request: Request) -> dict[str, Any]:
                 if len(data) > MOST_BYTES:
                     raise HTTPException(413, f"at most {MOST_BYTES:,} bytes")
     except TimeoutError:
-        raise HTTPException(408, "the body came too slowly") from None
+        raise HTTPException(408, "the body arrived too slowly") from None
     try:
         given = json.loads(data)
     except (ValueError, RecursionError):

@@ -90,7 +90,7 @@ def run() -> None:
         "upgrade: a later stage runs if one of its inputs changes; commit, then run"
         " `headstart repro`"
         if lines
-        else "upgrade: no stage will run again; commit"
+        else "upgrade: no stage will run again; commit the changes"
     )
 
 

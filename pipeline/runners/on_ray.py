@@ -51,7 +51,7 @@ CLOSE_S = 300.0  # a shared store may merge its shards when it is closed
 QUEUED = 2  # pieces per worker: the current one and the next
 DEATHS = 3  # deaths of workers at one piece, or at start on one node
 
-RUN_AGAIN = "what was computed is kept, and another run computes the rest"
+RUN_AGAIN = "the views computed so far are kept: run again to compute the rest"
 PACKAGE = Path(__file__).parents[1]
 HEX = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
@@ -148,8 +148,8 @@ class Worker:
                 same = False
             if not same:
                 return (
-                    f"is another machine and does not have the store's folder {order.store}: set"
-                    " store.folder in params.yaml (or HEADSTART_STORE) to s3://BUCKET/PREFIX"
+                    f"is a different machine and does not have the store's folder {order.store}:"
+                    " set store.folder in params.yaml (or HEADSTART_STORE) to s3://BUCKET/PREFIX"
                 )
         try:
             encoder = open_encoder(order.settings, kinds.named(order.kind))
@@ -307,7 +307,7 @@ class _Run:
         """Start a worker for each free slot of the current nodes."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
         if self._here not in [node["NodeID"] for node in nodes]:
-            raise RunnerError(f"Ray on this machine has ended; {RUN_AGAIN}")
+            raise RunnerError(f"Ray on this machine has stopped; {RUN_AGAIN}")
         names = Counter(node["NodeManagerAddress"] for node in nodes)
         of = Counter(hired.node for hired in self._hired)
         usable = False

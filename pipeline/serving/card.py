@@ -86,7 +86,7 @@ def _limits(bundle: Bundle) -> Iterator[str]:
     )
     yield (
         f"## Limits\n\nThe metrics hold for {kind.nouns} like those in the test split, and for no"
-        f" others. For any input the model gives one of its answers. {known}"
+        f" others. The model gives an answer for every input. {known}"
     )
     given = {
         "features_and_paths": f"features, labels and paths of the training {kind.nouns}",

@@ -71,7 +71,8 @@ def opened(host: str, names: Sequence[str], token_file: Path | None) -> Door:
         missing += ["the name that it answers to (--name HOST)"] * (not given)
         if missing:
             raise ParamsError(
-                f"--host {host} opens the server to others, which needs {' and '.join(missing)}"
+                f"--host {host} opens the server to other machines, which needs"
+                f" {' and '.join(missing)}"
             )
     return Door(frozenset([*given, host.lower()]), token)
 

@@ -128,7 +128,8 @@ def run(
                 progress.advance(1)
     if failed:
         print(
-            f"predict: {failed} of {len(paths)} could not be read as {classifier.kind.nouns}",
+            f"predict: {failed} of {len(paths)} inputs could not be read as"
+            f" {classifier.kind.nouns}",
             file=sys.stderr,
         )
     if doubted:

@@ -142,8 +142,8 @@ def _region(place: str, row: dict[str, str], sizes: dict[str, tuple[int, int]]) 
         raise DataError(f"{place}: label is {row['label']!r}; use letters, digits, - and _")
     if row["photograph"] not in sizes:
         raise DataError(
-            f"{place}: no photograph {row['photograph']!r} in scikit-image's wheel; "
-            f"take one of {', '.join(sizes)}"
+            f"{place}: scikit-image's wheel has no photograph {row['photograph']!r}; "
+            f"use one of {', '.join(sizes)}"
         )
     if row["split"] not in SPLITS:
         raise DataError(f"{place}: split is {row['split']!r}; use one of {', '.join(SPLITS)}")

@@ -223,7 +223,7 @@ class Database:
             )
         return StoreError(
             f"the feature store in {self.folder} cannot be used: {error}; make the folder "
-            "writable or set store.folder in params.yaml (or HEADSTART_STORE) to another"
+            "writable or set store.folder in params.yaml (or HEADSTART_STORE) to another folder"
         )
 
     @contextlib.contextmanager

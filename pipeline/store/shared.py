@@ -316,4 +316,4 @@ class SharedStore:
 
     def _problem(self, error: Exception, what: str, path: str) -> StoreError:
         reason = buckets.in_words(error, f"{self.address}/{path}".rstrip("/"), what)
-        return StoreError(f"the feature store: {reason}; its entries are kept")
+        return StoreError(f"the feature store failed: {reason}; its entries are kept")

@@ -191,7 +191,7 @@ def folds(
     found = dealt([str(group) for group in groups], labels, FOLDS, numbers=labels.ndim == 2)
     if labels.ndim == 1 and (found < 0).any():
         raise DataError(
-            f"{stage}: a class has too few examples, or all of them in one group; each class"
+            f"{stage}: a class has too few examples, or has all of them in one group; each class"
             " needs some to train on and others to hold out"
         )
     if set(found.tolist()) != set(range(FOLDS)):

@@ -148,7 +148,9 @@ def test_an_environment_that_cannot_be_changed(
     monkeypatch.setattr(install, "find_spec", lambda name: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert refused("audio").startswith(f"{sys.executable} has no pip, and there is no uv")
-    assert "the system manages" in install._reason("error: externally-managed-environment\n")
+    assert "the operating system manages" in install._reason(
+        "error: externally-managed-environment\n"
+    )
     for printed in ("Retrying after connection broken\nERROR: No matching dist", "dns error"):
         assert install._reason(printed).startswith("the network failed: run the same command again")
     assert "the disk is full" in install._reason("[Errno 28] No space left on device")

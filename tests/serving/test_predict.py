@@ -119,7 +119,7 @@ def test_the_command_prints_a_table_and_goes_on_after_a_bad_file(project, tmp_pa
     lines = [line for line in lines if not line.endswith("unlike anything in training")]
     assert len(lines) == 1 + 1 + 11 + 1
     assert lines[-1].endswith("disc  data/raw/shapes/disc/0.png".replace("disc  ", "disc    "))
-    assert "1 of 13 could not be read" in said.stderr
+    assert "1 of 13 inputs could not be read" in said.stderr
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_the_server_is_killed_and_what_was_stored_is_kept(server: seaweed.Server
         rode_out += code == 0
         if code:
             assert code == 5, told
-            assert told[-1].startswith("error the feature store: s3://lab/")
+            assert told[-1].startswith("error the feature store failed: s3://lab/")
         done = stored(told)
         assert len(when_whole(address, done)) == len(done)
         assert finish(address) <= ALL - len(done)
@@ -186,7 +186,9 @@ def test_a_full_bucket_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.Mon
                     done += 1
                 except StoreError as error:
                     said = str(error)
-            assert re.fullmatch(r"the feature store: .* cannot be written.*are kept", said), said
+            assert re.fullmatch(
+                r"the feature store failed: .* cannot be written.*are kept", said
+            ), said
             assert done
             assert len(store.get([key(i) for i in range(done)])) == done
         with SharedStore("s3://lab/full", None) as store:

@@ -50,7 +50,7 @@ def test_a_group_is_never_on_both_sides_and_every_class_is_learned() -> None:
     assert set(held_out.tolist()) == set(range(5))
     assert all(len(set(held_out[np.array(groups) == group])) == 1 for group in set(groups))
     with pytest.raises(
-        DataError, match="a class has too few examples, or all of them in one group"
+        DataError, match="a class has too few examples, or has all of them in one group"
     ):
         folds(labels, ["all" if label == 2 else str(n) for n, label in enumerate(labels)])
 
