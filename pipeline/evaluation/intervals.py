@@ -187,12 +187,12 @@ def doubts(groups: Groups | None) -> list[str]:
     count, even = len(np.unique(groups)), even_groups(groups)
     if count == 1:
         return [
-            "all test examples belong to one group, so there is no interval: how groups differ is"
-            " not known; put more groups into the test split"
+            "all test examples belong to one group, which does not show how groups differ, so there"
+            " is no interval; put more groups into the test split"
         ]
     if not too_few(count, even):
         return []
-    as_even = f" (worth {even:.0f} of equal size)" if even < 0.9 * count else ""
+    as_even = f" (as informative as {even:.0f} of equal size)" if even < 0.9 * count else ""
     proportions, others = f"{100 * PROPORTIONS_HELD:.0f} %", f"{100 * FEW_HELD:.0f} %"
     return [
         f"the intervals are computed from only {count} groups{as_even}, so they may be too narrow:"

@@ -231,8 +231,8 @@ def trained_again(
     (trained,) = fit_heads(rows, none, [chosen.hyperparameters], again, device, start=start)
     if trained.head is None:
         raise TrainingError(
-            f"when the chosen head was trained again on other examples, it {trained.status};"
-            " lower train.learning_rate"
+            "when the chosen head was trained again on a different set of examples, it"
+            f" {trained.status}; lower train.learning_rate"
         )
     return trained.head.scaled(chosen.scale / trained.scale)
 

@@ -254,7 +254,7 @@ def compute_each(
     keys = [key for table in tables for key in keys_of(table)]
     if lost := len(keys) - len(cache.held(keys)):
         print(
-            f"extract: {lost} of these views are not in the store; they are computed here",
+            f"extract: the store lacks {lost} of these views; this machine computes them",
             flush=True,
         )
 

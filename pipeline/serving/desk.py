@@ -226,7 +226,7 @@ class Desk:
 
     def _late(self, body: Body, until: float) -> HTTPException:
         if body.gives_way:
-            problem = "too much is being sent at once, and this body took longest; try again"
+            problem = "too much data is being sent at once, and this body took longest; try again"
             return HTTPException(429, problem, AGAIN)
         if asyncio.get_running_loop().time() >= until:
             problem = f"the body did not arrive within {self.limits.seconds:g} seconds"

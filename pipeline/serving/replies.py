@@ -27,8 +27,8 @@ class Explained(BaseModel):
     unusual: bool | None = Field(description="out of distribution; null: not known")
     neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
     heat_map: str | None = Field(
-        description="a picture as a data URL: where the class or the most probable label is seen,"
-        " or what raises the first target"
+        description="a picture as a data URL; it shows where the class or the most probable label"
+        " is seen, or what raises the first target"
     )
 
 

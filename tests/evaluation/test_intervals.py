@@ -54,7 +54,7 @@ def test_few_and_very_uneven_groups_are_warned_of_and_enough_even_ones_are_not()
         "the intervals are computed from only 15 groups, so they may be too narrow"
     )
     uneven = np.repeat(np.arange(120), [900] + [10] * 119)
-    assert "120 groups (worth 5 of equal size)" in intervals.doubts(uneven)[0]
+    assert "120 groups (as informative as 5 of equal size)" in intervals.doubts(uneven)[0]
 
 
 def test_a_mean_of_groups_is_that_of_their_means() -> None:

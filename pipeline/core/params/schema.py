@@ -271,7 +271,7 @@ class ExtractParams(Section):
                 f"backbone {backbone} comes with its own weights; set weights to pretrained"
             )
         if self.pooling != "auto" and not known:
-            raise ValueError(f"backbone {backbone} pools by itself; set pooling to auto")
+            raise ValueError(f"backbone {backbone} has its own pooling; set pooling to auto")
         if backbone.is_joined and backbone.weights_file:
             raise ValueError(
                 f"weights {self.weights} are for one network, but backbone {backbone} joins"

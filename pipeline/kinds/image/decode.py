@@ -138,7 +138,7 @@ class _Reader(io.BytesIO):
     def read(self, size: int | None = -1) -> bytes:
         self.reads += 1
         if self.reads > MAX_READS:
-            raise RefusedError(f"made of over {MAX_READS:,} pieces")
+            raise RefusedError(f"too many pieces: over {MAX_READS:,}")
         return super().read(size)
 
 
@@ -304,7 +304,7 @@ def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
         raise RefusedError("floating-point pixels have no stated range; set ingest.range")
     in_letters = image.format == "PPM" and data[:2] in (b"P1", b"P2", b"P3")
     if in_letters and width * height > MAX_READS:
-        raise RefusedError(f"made of over {MAX_READS:,} pieces")
+        raise RefusedError(f"too many pieces: over {MAX_READS:,}")
     if image.format in ("JPEG", "MPO") and _too_many_scans(data, width * height):
         raise RefusedError("a JPEG with too many scans, each of which goes over all its pixels")
     return image
