@@ -235,7 +235,7 @@ def test_a_hub_that_cannot_be_asked_is_one_line(
             {"extract.pooling": "mean", "extract.backbone": "timm:a+timm:b"},
             "pooling mean is for one network",
         ),
-        ({"extract.pooling": "mean", "extract.backbone": "tf_idf"}, "backbone tf_idf pools by its"),
+        ({"extract.pooling": "mean", "extract.backbone": "tf_idf"}, "backbone tf_idf has its own"),
         ({"extract.backbone": "onnx:data/raw/a.onnx"}, "onnx:data/weights/NAME.onnx"),
     ],
 )

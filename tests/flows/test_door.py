@@ -107,7 +107,7 @@ def test_a_code_lets_in_once(toy: Toy) -> None:
     assert first.headers["cache-control"] == "no-store"
     second = httpx.get(enter)
     assert (second.status_code, toy.auth[1] in second.text) == (403, False)
-    assert "`headstart dashboard` prints another" in second.text
+    assert "`headstart dashboard` prints a new one" in second.text
 
 
 def test_a_code_is_good_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:

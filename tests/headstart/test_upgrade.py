@@ -277,7 +277,7 @@ def test_an_edited_file_that_stays_as_it_is_may_be_uncommitted(
         stream.write("# edited\n")
     assert upgraded(capsys)[0] == f"wrote headstart.lock for Headstart {HERE.headstart}"
     Path("dvc.yaml").write_text(f"{GRAPH}# edited\n")
-    assert "is at Headstart" in upgraded(capsys)[0]
+    assert "is already at Headstart" in upgraded(capsys)[0]
 
 
 def test_a_damaged_or_missing_lock_is_mended(

@@ -133,9 +133,9 @@ def test_checksums_are_told_without_vectors_and_count_as_a_use(address: str) -> 
 
 def test_only_float32_vectors_are_stored(address: str) -> None:
     with SharedStore(address, None) as store:
-        with pytest.raises(ValueError, match="a feature is a float32 vector, not float64"):
+        with pytest.raises(ValueError, match="a feature should be a float32 vector, not float64"):
             store.put({key(0): np.zeros(3)})
-        with pytest.raises(ValueError, match="a feature is a float32 vector"):
+        with pytest.raises(ValueError, match="a feature should be a float32 vector"):
             store.put({key(0): np.zeros((3, 3), np.float32)})
     assert not objects(address)
 
