@@ -751,7 +751,7 @@ def recognised_and_alarms(
     with one_thread():
         fold = folds_of(numbered, labels, seed, numbers=False)
         scores, tested = held_out(seen, labels, int(labels.max()) + 1, fold)
-        found, why_not = label_issues(numbered, seen, settings)
+        found, why_not, _ = label_issues(numbered, seen, settings)
     return recognised(scores[tested], labels[tested]), None if why_not else set(found["path"])
 
 

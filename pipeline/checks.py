@@ -8,12 +8,13 @@ import pandas as pd
 from . import kinds
 from .core import command, params
 from .core.errors import DataError
-from .core.paths import CHECKS, CHECKS_COUNTS, CONFIRMED, MANIFEST
+from .core.paths import CHECKS, CHECKS_COUNTS, CHECKS_MAP, CONFIRMED, MANIFEST
 from .heads.head import one_thread
 from .quality import doubtful
 from .quality.drift import drifts, too_few_groups
 from .quality.duplicates import near_duplicates
 from .quality.few_examples import few_examples
+from .quality.map import drawn
 from .quality.originals import originals
 from .tables import cells, confirmed
 from .tables.manifest import (
@@ -55,7 +56,7 @@ def checks() -> None:
         looked = beside.submit(doubts.find, rows, features, settings)
         pairs, compared, known = near_duplicates(rows, features, settings.duplicate_cosine, kind)
         drift = drifts(rows, features, origins_in(MANIFEST), settings)
-        issues, why_not = looked.result()
+        issues, why_not, answers = looked.result()
         known_right = issues["path"].isin(right)
         found = {
             "near_duplicates": pairs,
@@ -63,9 +64,12 @@ def checks() -> None:
             "few_examples": few_examples(manifest, task.name, settings.least_examples),
             "drift": drift,
         }
+        named = {path for table in (pairs, issues) for path in table["path"]}
+        points = drawn(rows, features, answers, named)
     notes = [("label_issues", why_not)] if why_not else []
     found[NOTES] = pd.DataFrame(notes, columns=["check", "note"])
     CHECKS.mkdir(parents=True, exist_ok=True)
+    points.to_parquet(CHECKS_MAP, index=False)
     for name, table in found.items():
         file = CHECKS / f"{name}.csv"
         written = cells.to_open(table)

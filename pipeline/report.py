@@ -13,6 +13,7 @@ from .core.params import Params
 from .core.paths import (
     BUNDLE,
     CHECKS,
+    CHECKS_MAP,
     CONFIRMED,
     CONTACT_SHEET,
     MANIFEST,
@@ -29,13 +30,15 @@ from .core.paths import (
 from .evaluation.intervals import doubts, grouped
 from .evaluation.slices import worst
 from .heads.hyperparameters import used
-from .pages import of_task, tables
+from .kinds import Shown
+from .pages import of_task, points, tables
 from .pages.comparison import since_last_commit
 from .pages.embed import Thumbnails, contact_sheet, reviewing
 from .pages.mistakes import HEAT, NEAR, Mistake, Near, Reasons, cards
 from .serving.classifier import Classifier
 from .serving.description import Bundle
 from .serving.hidden import hidden_features
+from .serving.thumbnails import thumbnails
 from .tables import confirmed
 from .tables.figures import Metrics
 from .tables.manifest import groups, kind_in, read_manifest, task_in
@@ -69,10 +72,13 @@ def report() -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    on_map = points.read(CHECKS_MAP, manifest)
+    small = {} if hidden else small_ones(on_map, manifest, shown)
     script, digest_of_script = reviewing()
     text = environment.get_template("report.html").render(
         noun=kind.noun,
         hidden=hidden,
+        points=points.points(on_map, predictions if task.exclusive else None, shown, small),
         script=script,
         digest_of_script=digest_of_script,
         evidence="" if hidden else kind.evidence,
@@ -133,6 +139,14 @@ def reasons(mistakes: list[Mistake], shown: Thumbnails, manifest: pd.DataFrame) 
         near = [Near(each.path, each.label, each.cosine) for each in answer.neighbours]
         found.append(Reasons(classifier.classes[answer.best], answer.heat, near))
     return found
+
+
+def small_ones(on_map: pd.DataFrame, manifest: pd.DataFrame, shown: Thumbnails) -> dict[str, Shown]:
+    """Return the thumbnails of the examples on the map, by path."""
+    rows = manifest[manifest["path"].isin(on_map["path"])]
+    forms = rows.get("format", pd.Series("", index=rows.index))
+    examples = zip(rows["path"], rows["digest"], forms, strict=True)
+    return thumbnails(kind_in(MANIFEST), examples, shown.data, points.SIDE)
 
 
 def made_of(bundle: Bundle) -> dict[str, str]:

@@ -311,7 +311,7 @@ def test_names_from_data_are_letters_and_nothing_else(
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
     page = make()
     assert "<script>$x" not in page
-    assert page.count("<script") == 1  # its own
+    assert page.count("<script") == 2  # its own, and the data of the map
     assert "<img src=x" not in page
     assert "<i>" not in page
     assert "&lt;script&gt;$x^$" in page  # as it is written, not as mathematics
@@ -409,4 +409,77 @@ def test_a_browser_shows_it_whole_and_asks_nobody(
     assert dark == (scheme == "dark")
     if folder := os.environ.get("HEADSTART_SCREENSHOTS"):
         page.screenshot(path=str(Path(folder) / f"report_{name}.png"), full_page=True)
+    page.close()
+
+
+def test_the_map_shows_opens_selects_and_counts(
+    finished: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_of_classes, "SHOWN", 0)  # mistakes, whose heat maps take a while
+    table = pd.read_csv(PREDICTIONS)
+    row = table.loc[0].copy()
+    row["predicted"] = {"disc": "square", "square": "disc"}[row["label"]]
+    table.loc[0, ["predicted", "correct"]] = row["predicted"], False
+    table.to_csv(PREDICTIONS, index=False)
+    make()
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(REPORT.resolve().as_uri())
+    data = json.loads(page.locator("#points").text_content() or "")
+    manifest = pd.read_parquet(MANIFEST).set_index("path")
+    assert sorted(data["name"]) == sorted(manifest.index)
+    assert all(one.startswith("data:image/webp") for one in data["shown"])
+    test = pd.read_csv(PREDICTIONS).set_index("path")
+    for path, answer, right, unseen in zip(
+        *(data[name] for name in ("name", "answer", "right", "unseen")), strict=True
+    ):
+        assert unseen == (path in test.index)
+        if unseen:
+            assert (answer, right) == (test.loc[path, "predicted"], test.loc[path, "correct"])
+
+    canvas, panel = page.locator(".map canvas"), page.locator(".map .panel")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+    size = min(box["width"], box["height"]) * 0.94 / 10000
+    middle = [(max(data[axis]) + min(data[axis])) / 2 for axis in "xy"]
+
+    def place(i: int) -> tuple[float, float]:
+        across = box["x"] + box["width"] / 2 + (data["x"][i] - middle[0]) * size
+        return across, box["y"] + box["height"] / 2 - (data["y"][i] - middle[1]) * size
+
+    outermost = max(range(len(data["x"])), key=lambda i: data["x"][i])
+    page.mouse.move(*place(outermost))
+    page.locator(".map .tip img").wait_for()
+    page.mouse.click(*place(outermost))
+    card = panel.locator(".card")
+    assert data["name"][outermost] in card.inner_text()
+    assert panel.locator(".tile").count() == 5  # the most similar
+    page.mouse.move(*place(outermost))
+    page.locator(".map .tip img").wait_for()
+    card.get_by_text("Exclude", exact=True).click()
+    assert page.locator(".footer b").inner_text() == "1 correction"
+
+    page.keyboard.down("Shift")
+    left, top, right, bottom = box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+    page.mouse.move(left + 2, top + 2)
+    page.mouse.down()
+    for corner in ((right - 2, top + 2), (right - 2, bottom - 2), (left + 2, bottom - 2)):
+        page.mouse.move(*corner, steps=3)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    assert panel.locator(".count").inner_text().startswith(f"{len(data['x'])} selected")
+    page.locator(".map [name=split]").select_option("2")
+    page.locator(".map [name=colour]").select_option("right")
+    page.mouse.move(left, top)
+    for cell in page.locator("[data-matrix] .cell").all():
+        cell.click()
+        words = cell.get_attribute("aria-label") or ""
+        assert panel.locator(".count").inner_text().strip() == words
+        assert panel.locator(".tile").count() == int(words.split()[0])
+    wrong_ones = (table["label"] == row["label"]) & (table["predicted"] == row["predicted"])
+    counted = f"{wrong_ones.sum()} in test: {row['label']}, taken for {row['predicted']}"
+    assert page.get_by_label(counted).count() == 1
+    assert wrong == []
     page.close()

@@ -37,6 +37,7 @@ SLICES = Path("reports/slices.csv")
 SETS = Path("reports/sets.csv")
 
 CHECKS = Path("reports/checks")
+CHECKS_MAP = CHECKS / "map.parquet"
 CHECKS_COUNTS = Path("reports/checks.json")
 
 LEARNING_CURVE = Path("reports/learning_curve.csv")

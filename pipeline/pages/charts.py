@@ -66,6 +66,7 @@ def confusion(counts: npt.NDArray[np.int64], classes: list[str]) -> str:
             colour = FIRST if row == column else SECOND
             cell = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=colour, linewidth=0)
             cell.set_alpha(0.15 + 0.85 * fraction)
+            cell.set_gid(f"cell-{row}-{column}")  # for `map.js`
             axes.add_patch(cell)
             axes.text(
                 column, row, str(counts[row, column]), ha="center", va="center",

@@ -20,7 +20,7 @@ from ..tables.manifest import TARGET
 DIGITS = 12  # of a digest; enough to distinguish a million examples
 SIDE = 240  # pixels of an example's longer side; the page crops it to a square
 
-REVIEWED = "data-digest"  # an element of the page with it can be corrected (`review.js`)
+REVIEWED = 'data-digest="'  # an element of the page with it can be corrected (`review.js`)
 
 Row = dict[str, object]  # values for the template, by name
 
@@ -62,16 +62,20 @@ class Thumbnails:
         """Return the name of the example at `path` on the page; empty if it has no path."""
         return self._digest(path)[:DIGITS] if self.hidden and path else path
 
-    def marks(self, path: str) -> Markup:
-        """Return the attributes with which `review.js` corrects the example at `path`."""
+    def attributes(self, path: str) -> dict[str, str]:
+        """Return the data attributes with which `review.js` corrects the example at `path`."""
         if self.hidden or not path:
-            return Markup()
+            return {}
         digest = self._digest(path)
         row = self._manifest.loc[self._rows[path]]
         fields = {f"{TARGET}{name}": _cell(row.get(TARGET + name)) for name in self._targets}
-        return Markup(' {}="{}" data-label="{}" data-fields="{}"').format(
-            REVIEWED, digest, row["label"], json.dumps(fields or {"label": row["label"]})
-        )
+        fields = fields or {"label": row["label"]}
+        return {"digest": digest, "label": row["label"], "fields": json.dumps(fields)}
+
+    def marks(self, path: str) -> Markup:
+        """Return `attributes` in HTML."""
+        pairs = (Markup(' data-{}="{}"').format(*one) for one in self.attributes(path).items())
+        return Markup().join(pairs)
 
     def __call__(self, path: str) -> Markup | None:
         """Return the example at `path` as HTML; None if it is hidden, or has no path."""
@@ -89,7 +93,8 @@ def _cell(value: float | None) -> str:
 
 def reviewing() -> tuple[Markup, str]:
     """Return the page's script, and its digest for a content security policy."""
-    code = (Path(__file__).parent / "review.js").read_text(encoding="utf-8")
+    here = Path(__file__).parent
+    code = "".join((here / name).read_text(encoding="utf-8") for name in ("review.js", "map.js"))
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     return Markup(code), f"sha256-{digest}"  # noqa: S704 (our own)
 

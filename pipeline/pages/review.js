@@ -5,7 +5,7 @@
   const served = location.protocol.startsWith("http");
   const columns = ["digest", "field", "old", "new", "who", "why"];
   const rows = new Map();  // by digest and field
-  const shown = [...document.querySelectorAll("[data-digest]")];
+  let shown = [...document.querySelectorAll("[data-digest]")];
   const classes = new Set([...document.querySelectorAll("#labels option")].map((one) => one.value));
   const key = (digest, field) => `${digest} ${field}`;
 
@@ -37,6 +37,7 @@
   }
 
   function draw() {
+    shown = shown.filter((element) => element.isConnected);
     for (const element of shown) {
       const bar = element.querySelector(".mend");
       const own = [...rows.values()].filter((row) => row.digest === element.dataset.digest);
@@ -122,6 +123,7 @@
       },
     }, "Download"));
   }
+  window.headstart = {made, equip: (element) => { equip(element); shown.push(element); draw(); }};
   shown.forEach(equip);
   document.body.append(footer);
   draw();

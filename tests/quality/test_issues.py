@@ -63,7 +63,7 @@ def of_classes(apart: float) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
 
 def test_an_issue_is_a_label_that_is_probably_wrong_and_the_probability_is_true() -> None:
     manifest, features, wrong = of_classes(apart=3.5)
-    found, why_not = label_issues(manifest, features, ChecksParams())
+    found, why_not, _ = label_issues(manifest, features, ChecksParams())
     assert not why_not
     hits = wrong[found.index]
     assert hits.sum() / wrong.sum() > 0.8
@@ -72,7 +72,7 @@ def test_an_issue_is_a_label_that_is_probably_wrong_and_the_probability_is_true(
 
 
 def test_where_a_head_recognises_too_little_nothing_is_listed_and_it_says_so() -> None:
-    found, why_not = label_issues(*of_classes(apart=1.0)[:2], ChecksParams())
+    found, why_not, _ = label_issues(*of_classes(apart=1.0)[:2], ChecksParams())
     assert found.empty
     assert "recognises only" in why_not
 

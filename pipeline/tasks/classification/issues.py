@@ -15,6 +15,7 @@ import pandas as pd
 from ...core import memory
 from ...core.params import ChecksParams
 from ...heads.head import probabilities
+from ...quality.doubtful import Doubts
 from ...quality.held_out import FOLDS, Floats, Integers, folds_of, predicted
 
 Doubles = npt.NDArray[np.float64]
@@ -46,17 +47,13 @@ class LabelIssues:
             "take a machine with more memory, or put fewer examples or classes into the project",
         )
 
-    def find(
-        self, rows: pd.DataFrame, features: Floats, settings: ChecksParams
-    ) -> tuple[pd.DataFrame, str]:
+    def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> Doubts:
         """Return the result of `label_issues`."""
         return label_issues(rows, features, settings)
 
 
-def label_issues(
-    rows: pd.DataFrame, features: Floats, settings: ChecksParams
-) -> tuple[pd.DataFrame, str]:
-    """Return one row per example whose label is an issue, the most doubtful first.
+def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> Doubts:
+    """Return one row per example whose label is an issue, the most doubtful first, and answers.
 
     `wrong` is the probability that the given label is wrong. `probability` is the probability of
     the suggested label from the features alone, `given_probability` the probability of the given
@@ -85,7 +82,13 @@ def label_issues(
         why = f"a head that has not seen the examples recognises only {100 * found:.0f} %"
         why += " of a class on average, so it cannot distinguish wrong labels from hard examples"
         issue &= False
-    return table[issue].sort_values(["wrong", "path"], ascending=[False, True]), why
+    answers = {
+        "suggested": table["suggested"].where(tested, ""),
+        "right": (table["suggested"] == table["label"]).astype(float).where(tested),
+        "doubt": table["wrong"].where(tested),
+    }
+    chosen = table[issue].sort_values(["wrong", "path"], ascending=[False, True])
+    return Doubts(chosen, why, pd.DataFrame(answers))
 
 
 def recognised(scores: Floats, labels: Integers) -> float:

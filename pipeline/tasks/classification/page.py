@@ -1,5 +1,7 @@
 """The part of the report for classification."""
 
+import json
+
 import pandas as pd
 
 from ...core.paths import CLASSES, PLOTS
@@ -44,6 +46,7 @@ class Classes:
         return {
             "widest": max(34, 6 + 1.4 * len(in_matrix)),
             "in_matrix": len(in_matrix),
+            "matrix_names": json.dumps(in_matrix),
             "confusion": tables.confusion(predictions, in_matrix),
             "confused": tables.confused(predictions, len(classes)),
             "of_class": tables.of_class(tables.table(CLASSES, OF_CLASS)),

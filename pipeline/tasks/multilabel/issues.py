@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ...core.params import ChecksParams
+from ...quality.doubtful import Doubts, unanswered
 from ...quality.held_out import Floats, Integers, folds_of, predicted
 from ...tables.targets import of, target_names
 from ..classification.issues import ENOUGH, EXPECTED, MOST_SCORES, ROUNDS, STARTS, wrong
@@ -34,13 +35,12 @@ class LabelIssues:
     def require_memory(self, manifest: pd.DataFrame) -> None:
         """Do nothing, because the check needs no more memory than other stages."""
 
-    def find(
-        self, rows: pd.DataFrame, features: Floats, settings: ChecksParams
-    ) -> tuple[pd.DataFrame, str]:
+    def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> Doubts:
         """Return the result of `label_issues_of_several`."""
         names = target_names(rows)
         given = of(rows, names).astype(np.float64)
-        return label_issues_of_several(rows, features, given, names, settings), ""
+        found = label_issues_of_several(rows, features, given, names, settings)
+        return Doubts(found, "", unanswered(len(rows)))
 
 
 def label_issues_of_several(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ...core.params import ChecksParams
+from ...quality.doubtful import Doubts, unanswered
 from ...quality.held_out import Floats, folds_of, predicted
 from ...tables.targets import of, target_names
 
@@ -32,13 +33,12 @@ class NumberIssues:
     def require_memory(self, manifest: pd.DataFrame) -> None:
         """Do nothing, because the check needs no more memory than other stages."""
 
-    def find(
-        self, rows: pd.DataFrame, features: Floats, settings: ChecksParams
-    ) -> tuple[pd.DataFrame, str]:
+    def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> Doubts:
         """Return the result of `number_issues`."""
         names = target_names(rows)
         given = of(rows, names).astype(np.float64)
-        return number_issues(rows, features, given, names, settings), ""
+        found = number_issues(rows, features, given, names, settings)
+        return Doubts(found, "", unanswered(len(rows)))
 
 
 def number_issues(
