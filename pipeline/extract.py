@@ -20,6 +20,7 @@ from .kinds import Kind
 from .runners import floor, on_ray
 from .runners.threads import batches, compute, features_of, key_column, keys_of, without
 from .runners.wanted import every_view
+from .runners.written import Written
 from .store.interface import Store
 from .store.vectors import open_store
 from .tables import by_key, joined
@@ -105,6 +106,7 @@ def write(
 ) -> int:
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
+    Shards that have the same rows already are left as they are (`runners/written.py`).
     Views are recomputed if the store finds a damaged entry only when it reads the vector. If
     features are written as keys, vectors are not read here, so only later stages find such an
     entry.
@@ -140,12 +142,21 @@ def write(
         columns = map(key_column, engine.each_made_by)
         return [by_key.kept(rows[column].tolist(), checksums) for column in columns]
 
+    # With keys, checksums are read from the store, so that a lost vector is noticed.
+    made_by = encoder.counts, encoder.layers
+    known = None if settings.features == "keys" else Written(FEATURES, made_by)
+    same: set[str] = set()
+
     def shards() -> Iterator[tuple[list[str], pd.Series, Features]]:
         # The tables are sorted by digest: a shard is a slice of them.
-        starts = np.unique(tables[0]["digest"].str[:2].to_numpy(str), return_index=True)[1]
-        for start, end in pairwise([*starts, len(tables[0])]):
-            rows = tables[0].iloc[start:end]
+        prefixes = tables[0]["digest"].str[:2].to_numpy(str)
+        names, starts = np.unique(prefixes, return_index=True)
+        for name, (start, end) in zip(names, pairwise([*starts, len(prefixes)]), strict=True):
             of_each = [(table.iloc[start:end], engine) for table, engine in pairs]
+            rows = of_each[0][0]
+            if known and known.holds(f"{name}.parquet", [one for one, _ in of_each]):
+                same.add(f"{name}.parquet")
+                continue
             if settings.features == "keys":
                 lasts, blocks = joined.parted([kept(*one) for one in of_each])
                 content: Features = np.stack([*lasts, *blocks], axis=1)
@@ -153,7 +164,9 @@ def write(
                 content = joined.with_blocks(*joined.parted([vectors(*one) for one in of_each]))
             yield rows["digest"].tolist(), rows["view"], content
 
-    write_shards(FEATURES, shards(), encoder.counts, encoder.layers)
+    write_shards(FEATURES, shards(), encoder.counts, encoder.layers, kept=same)
+    if known:
+        known.note()
     return recomputed
 
 

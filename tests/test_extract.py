@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -210,9 +211,21 @@ def test_a_damaged_entry_is_computed_again(
         for number, value in ids:
             torn = bytes([value[0] ^ 1]) + value[1:]
             database.execute("UPDATE vectors SET value = ? WHERE id = ?", (torn, number))
+    shutil.rmtree(FEATURES)  # else no vector is read
     capsys.readouterr()
     extract.extract()
     assert said(capsys) == "25 reused, 3"
+    assert shards() == whole
+
+
+def test_a_shard_that_somebody_changed_is_written_again(drawn: Project) -> None:
+    extract.extract()
+    whole = shards()
+    first, second, *_ = sorted(FEATURES.iterdir())
+    first.write_bytes(second.read_bytes())
+    second.unlink()
+    (FEATURES / "zz.parquet").touch()
+    extract.extract()
     assert shards() == whole
 
 

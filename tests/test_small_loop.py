@@ -29,8 +29,9 @@ STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle
 EXPECTED: dict[str, dict[str, int]] = {
     "ingest": {"files": 10, "inspected": 10, "calls of the store": 4},
     "augment": {"files": 12},  # of the contact sheet
-    # Once for the backbone, with a call of the store for each shard, and once for its floor.
-    "extract": {"files": 20, "inputs of networks": 20, "calls of the store": 67},
+    # Once for the backbone, with a call of the store for each shard that changes, and once for its
+    # floor.
+    "extract": {"files": 20, "inputs of networks": 20, "calls of the store": 17},
     # The head, ten folds and the refit; the discriminants are of the backbone and of its floor.
     "train": {"heads": 12, "discriminants": 2},
     "evaluate": {},

@@ -29,16 +29,17 @@ def key_column(layer: str) -> str:
 
 def keys_of(table: pd.DataFrame) -> list[bytes]:
     """Return the keys in all columns of the table, except those that `without` removed."""
-    return [key for column in _key_columns(table) for key in table[column] if key is not None]
+    return [key for column in key_columns(table) for key in table[column] if key is not None]
 
 
-def _key_columns(table: pd.DataFrame) -> list[str]:
+def key_columns(table: pd.DataFrame) -> list[str]:
+    """Return the names of the columns with keys."""
     return [column for column in table if column == KEY or column.startswith(f"{KEY}:")]
 
 
 def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
     """Return the rows with a key that is not in `held`; keys that are in `held` become None."""
-    columns = _key_columns(table)
+    columns = key_columns(table)
     if columns == [KEY]:  # pandas' `isin` drops zero bytes at the end
         return table[[key not in held for key in table[KEY]]]
     lacking = {

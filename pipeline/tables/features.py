@@ -12,7 +12,7 @@ digest and view.
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ def write_shards(
     counts: bool = False,
     layers: Layers = (),
     digits: int = 2,
+    kept: Container[str] = (),
 ) -> None:
     """Write exactly these rows to `folder`, but replace only shards whose bytes differ.
 
@@ -54,6 +55,7 @@ def write_shards(
         counts: whether the features are term counts, which each shard's metadata records.
         layers: the layers, which the metadata records too; empty for the last layer alone.
         digits: hex digits of a digest by which shards are divided, and after which they are named.
+        kept: the names of shards that are already as they should be. It is read last.
 
     Raises:
         DataError: the lengths differ, or a pair of digest and view occurs twice.
@@ -83,7 +85,7 @@ def write_shards(
             _replace_if_different(folder / f"{prefix}.parquet", content)
             written.add(f"{prefix}.parquet")
     for file in folder.iterdir():
-        if file.name not in written:
+        if file.name not in written and file.name not in kept:
             file.unlink()
 
 
