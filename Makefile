@@ -11,8 +11,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-# Of a file, tests share a worker (tests/conftest.py).
-SIDE_BY_SIDE := -n 2 --durations=10
+# Of a file, tests share a worker (tests/conftest.py). Some wait for a process or a schedule, so that
+# a third worker finds an idle core.
+SIDE_BY_SIDE := -n 3 --durations=10 --junitxml=.pytest_cache/tests.xml
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,9 +54,11 @@ why: setup  ## what make repro would run, because of what
 test: $(DEV)  ## the tests
 	pytest $(SIDE_BY_SIDE)
 
-# Slow tests often wait for a process or a schedule, so that a third worker finds an idle core.
 test-slow: $(DEV)  ## the tests that take long
-	pytest $(SIDE_BY_SIDE) -n 3 -m slow
+	pytest $(SIDE_BY_SIDE) -m slow
+
+test-all: $(DEV)  ## both, in one run
+	pytest $(SIDE_BY_SIDE) -m "slow or not slow"
 
 coverage: $(DEV)  ## what the tests reach, branches too, in the stages and flows that they start as well
 	pytest $(SIDE_BY_SIDE) -m "slow or not slow" --cov --cov-report=term-missing:skip-covered
@@ -97,4 +100,4 @@ clean-store: setup  ## empty the feature store: costs time, never correctness
 lock:  ## pin the newest versions that fit pyproject.toml, for every set (needs uv)
 	requirements/compile --upgrade
 
-.PHONY: help setup flower repro flow example serve dashboard why test test-slow coverage check docs site audit store clean-store lock
+.PHONY: help setup flower repro flow example serve dashboard why test test-slow test-all coverage check docs site audit store clean-store lock
