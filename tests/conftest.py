@@ -21,6 +21,8 @@ from typing import Any
 # NumPy and PyTorch read it as they are imported, and so do the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as pipeline/ sets it
+# Set, each process that a test starts would compile all of our code again: 3 s for a `headstart`.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np
 import pytest
@@ -28,22 +30,27 @@ import yaml
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
+sys.dont_write_bytecode = False
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium")  # .ci/run installs it
 SMALL = {"extract.backbone": "timm:test_resnet", "extract.weights": "random"}
 ON_S3 = ("tests/sources/test_bucket.py", "tests/store/test_shared.py")
-FIRST = ("tests/flows", "tests/test_repro.py")  # they take long: begun last, one is left alone
+# They take long: begun last, one is left alone.
+FIRST = ("tests/flows", "tests/test_repro.py", "tests/runners/test_on_ray.py",
+         "tests/test_page_of_federated.py", "tests/test_examples.py")  # fmt: skip
 
 
 def together(test: str) -> str:
     """Tests of which this is the same run on one worker: those of a file, all of flows, all on S3.
 
-    So the fixtures of a module are made once, and one server of Prefect or S3 is enough. The smoke
-    runs of benchmarks are processes that share nothing, so whichever worker is free takes the next.
+    So the fixtures of a module are made once, and one server of Prefect or S3 is enough. Smoke runs
+    of benchmarks share nothing, and examples little: whichever worker is free takes the next.
     """
     file, _, name = test.partition("::")
     if name.startswith("test_a_benchmark_runs"):
         return test
+    if file == "tests/test_examples.py":
+        return f"{file}::{name.rpartition('[')[2]}"
     if file in ON_S3:
         return "S3"
     return "tests/flows" if file.startswith("tests/flows/") else file
@@ -64,7 +71,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: together(item.nodeid) not in FIRST)
+        items.sort(key=lambda item: together(item.nodeid).partition("::")[0] not in FIRST)
 
 
 # Most tests have fewer examples than prediction sets take, and networks without inner blocks.

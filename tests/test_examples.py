@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, begin_store, made_once
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -84,11 +84,24 @@ class Example:
             pd.concat([table, rows]).to_csv(raw / "sounds" / "labels.csv", index=False)
 
 
+@pytest.fixture(scope="session")
+def clone(shared: Path) -> Path:
+    """A clone, in which each example makes a project of its own."""
+
+    def make(folder: Path) -> None:
+        subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+
+    return made_once(shared / "clone", make)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
+    return begin_store(tmp_path_factory.mktemp("store"), exported)
+
+
 @pytest.fixture(scope="module", params=ACCURACY)
-def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Example:
-    folder = tmp_path_factory.mktemp(request.param)
-    subprocess.run(["git", "clone", "--quiet", ROOT, folder / "clone"], check=True)
-    return Example(request.param, folder / "clone", folder / "store")
+def example(request: pytest.FixtureRequest, clone: Path, store: Path) -> Example:
+    return Example(request.param, clone, store)
 
 
 def test_an_example_runs_and_does_nothing_twice(example: Example) -> None:
@@ -151,11 +164,9 @@ def test_the_other_doors_answer_or_say_why_not(example: Example) -> None:
 
 
 @pytest.fixture(scope="module", params=TASKS, ids="-".join)
-def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Example:
+def of_task(request: pytest.FixtureRequest, clone: Path, store: Path) -> Example:
     task, variant = request.param
-    folder = tmp_path_factory.mktemp(task)
-    subprocess.run(["git", "clone", "--quiet", ROOT, folder / "clone"], check=True)
-    return Example(task, folder / "clone", folder / "store", variant)
+    return Example(task, clone, store, variant)
 
 
 def test_an_example_of_a_task_runs_and_does_nothing_twice(of_task: Example) -> None:
@@ -183,9 +194,8 @@ def test_what_an_example_of_a_task_predicts_is_what_evaluate_told(of_task: Examp
     assert (answers["error"] == "").all()
 
 
-def test_the_page_of_adapting_tells_what_a_newcomer_sees(tmp_path: Path) -> None:
-    subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path / "clone"], check=True)
-    of_domains = Example("adapt", tmp_path / "clone", tmp_path / "store")
+def test_the_page_of_adapting_tells_what_a_newcomer_sees(clone: Path, store: Path) -> None:
+    of_domains = Example("adapt", clone, store)
     page = (ROOT / "docs" / "adapt.md").read_text()
     blocks = page.split("```console\n")[1:]
     commands = [line for block in blocks for line in block.partition("```")[0].splitlines()]

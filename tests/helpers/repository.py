@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import jsonschema
@@ -16,6 +17,12 @@ from flows import why
 from tests.conftest import ROOT
 
 SCHEMA = json.loads((ROOT / "docs" / "why.schema.json").read_text())
+
+
+def copy(file: Path, to: Path) -> None:
+    """Copy a file with its time, by which Python knows that what it compiled is of this code."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(file, to)
 
 
 class Repository:
@@ -32,8 +39,10 @@ class Repository:
         wanted = (*code, "data/", ".dvc/plots/", ".dvcignore", "params.yaml", "dvc.yaml")
         for name in files.splitlines():
             if name.startswith(wanted):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
+                copy(ROOT / name, folder / name)
+                compiled = Path(cache_from_source(str(ROOT / name)))
+                if name.endswith(".py") and compiled.exists():
+                    copy(compiled, Path(cache_from_source(str(folder / name))))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -56,8 +65,8 @@ class Repository:
         return self.run(sys.executable, "-m", "headstart", *arguments)
 
     def repro(self, *arguments: str) -> list[str]:
-        """Run `dvc repro`; the names of the stages that ran."""
-        return re.findall(r"Running stage '([\w@]+)'", self.run("dvc", "repro", *arguments))
+        """Run `headstart repro`; the names of the stages that ran."""
+        return re.findall(r"Running stage '([\w@]+)'", self.headstart("repro", *arguments))
 
     def why(self) -> list[str]:
         """What `headstart why` prints, without starting it; its JSON follows the schema."""
