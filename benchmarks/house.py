@@ -1,10 +1,11 @@
-"""The house in figures, before and after: lines, branches, records, imports.
+"""The house in figures, before and after, and the tests that take longest.
 
-    python -m benchmarks house [--before COMMIT]
+    python -m benchmarks house figures [--before COMMIT]
+    python -m benchmarks house tests
 
-Everything is counted in the code's syntax trees, of a commit and of the files as they are. A branch
-on the task is a comparison, a `match` or a dictionary's key with a task's name or constant; that it
-is outside means outside `tasks/`. Kinds and losses are counted likewise, with their rooms.
+The figures are counted in the code's syntax trees, of a commit and of the files as they are. A
+branch on the task is a comparison, a `match` or a dictionary's key with a task's name or constant;
+that it is outside means outside `tasks/`. Kinds and losses are counted likewise, with their rooms.
 """
 
 import ast
@@ -14,8 +15,9 @@ from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from xml.etree import ElementTree
 
-from benchmarks.harness import ROOT, table
+from benchmarks.harness import ROOT, need, table
 
 FOLDERS = ("pipeline", "flows", "headstart", "federated", "examples", "benchmarks", "tests")
 CONSTANTS = {
@@ -34,9 +36,11 @@ ROOMS = {
     "loss": ("pipeline/heads/losses.py", "pipeline/heads/linear_loss.py"),
 }
 LONGEST = 8
+RECORD = ROOT / ".pytest_cache" / "tests.xml"  # see Makefile
 
 
-def measure(scratch: Path, before: str = "2cde96e") -> str:
+def measure_figures(scratch: Path, before: str = "2cde96e") -> str:
+    """Lines, branches, records and imports."""
     archive = subprocess.run(["git", "archive", before], cwd=ROOT, capture_output=True, check=True)
     with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
         files.extractall(scratch, filter="data")
@@ -156,3 +160,34 @@ def functions(root: Path) -> list[tuple[str, int]]:
         if isinstance(node, ast.FunctionDef)
     ]
     return sorted(found, key=lambda each: -each[1])[:LONGEST]
+
+
+def measure_tests() -> str:
+    """The longest tests of the last `make test`, `make test-slow` or `make test-all`."""
+    need(RECORD.exists(), "a run of the tests: make test-all")
+    (suite,) = ElementTree.parse(RECORD).getroot()  # noqa: S314 (pytest wrote it)
+    seconds: Counter[str] = Counter()
+    of_file: Counter[str] = Counter()
+    for case in suite.iter("testcase"):
+        took = float(case.attrib["time"])
+        of_file[case.attrib["classname"]] += took
+        seconds[f"{case.attrib['classname']}::{case.attrib['name']}"] += took
+
+    def rows(found: Counter[str]) -> list[tuple[str, float]]:
+        return [(f"`{name}`", took) for name, took in found.most_common(10)]
+
+    return f"""# The tests that take longest
+
+{suite.attrib["tests"]} tests took {float(suite.attrib["time"]):,.0f} s. A test's seconds are those
+of its worker, with the fixtures that it was the first to need.
+
+{table("test | seconds {:.1f}", rows(seconds))}
+
+{table("file | seconds of all its tests {:.0f}", rows(of_file))}
+"""
+
+
+PARTS = {
+    "figures": measure_figures,
+    "tests": measure_tests,
+}

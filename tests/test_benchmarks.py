@@ -1,10 +1,11 @@
 """What all benchmarks stand on, and that each runs: a smoke run at its smallest size."""
 
+import multiprocessing
 import re
 import shlex
 import shutil
-import subprocess
 import sys
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +13,6 @@ import pytest
 
 from benchmarks import harness, small_loop
 from benchmarks.harness import (
-    ENVIRONMENT,
     MISSING,
     ROOT,
     Cost,
@@ -34,19 +34,22 @@ DIGITS = (
 # Minutes at any size: each site is a repository with a `dvc repro` of its own, and each first run
 # installs an environment (tests/flows/test_own_project.py takes the same way).
 TOO_LONG = {"federated", "own_project"}
-FEWER_STAGES = """
+# Projects with an eighth of the default pictures, and with some of the stages.
+FEWER = """
 import yaml
-class Small(Repository):
+KEPT = globals().get("KEPT_STAGES")
+class Small(BASE):
     def make(self):
         super().make()
-        file = self.folder / "dvc.yaml"
-        stages = yaml.safe_load(file.read_text())["stages"]
-        file.write_text(yaml.safe_dump({"stages": {n: stages[n] for n in KEPT_STAGES}}))
-Repository = Small
+        surfaces = self.folder / "data/raw/surfaces.csv"
+        surfaces.write_text("".join(surfaces.read_text().splitlines(True)[:13]))
+        if KEPT:
+            file = self.folder / "dvc.yaml"
+            stages = yaml.safe_load(file.read_text())["stages"]
+            file.write_text(yaml.safe_dump({"stages": {name: stages[name] for name in KEPT}}))
+BASE = Small
 """
-FEWER_STAGES_OF_LOOP = "KEPT_STAGES = 'ingest', 'augment', 'extract'" + FEWER_STAGES.replace(
-    "Repository", "Loop"
-)
+FEWER_OF_LOOP = "KEPT_STAGES = 'ingest', 'augment', 'extract'" + FEWER.replace("BASE", "Loop")
 ANOTHER_PILLOW = """
 def other_pillow(folder):
     record = folder / "pillow-1.0.dist-info"
@@ -54,6 +57,9 @@ def other_pillow(folder):
     (record / "METADATA").write_text("Name: pillow\\nVersion: 1.0\\n")
     return f"{folder}:{ROOT}"
 """
+ONE_TEST = """
+<testsuites><testsuite tests="1" time="1"><testcase classname="a" name="b" time="1"/></testsuite>
+</testsuites>"""
 SMALLEST = {
     "adapt": (
         "EMPTY PICTURES --draws 2",
@@ -86,7 +92,7 @@ SMALLEST = {
         "; STAMPS, LEAST_STAMPS = '*/**/*.jpg', 1"
         "; surfaces = lambda scratch: digits(scratch / 'more')",
     ),
-    "blocks": ("--views 0 --rounds 1", ""),
+    "blocks": ("--views 0 --rounds 1", FEWER.replace("BASE", "Project")),
     "doors": (
         "--seconds 0.5",
         "LARGE, SIDE, LONGEST = 1, 600, 2; FLOODS = {'heat maps': heat_maps}",
@@ -95,7 +101,7 @@ SMALLEST = {
     "backbones families": ("", "FAMILIES = (('ResNet', 'timm:test_resnet', 'auto'),); VIEWS = 1"),
     "flow_cost": (
         "--turns 1 --full 1 --parallel 1",
-        f"KEPT_STAGES = 'ingest', 'augment'{FEWER_STAGES}",
+        "KEPT_STAGES = 'ingest', 'augment'" + FEWER.replace("BASE", "Repository"),
     ),
     "gate labels": ("--draws 2", "CASES = CASES[:1]"),
     "gate nights": ("--projects 2", "NIGHTS = 3; SIZES = SIZES[:1]; COMMON = COMMON[:1]"),
@@ -112,7 +118,8 @@ SMALLEST = {
         "--part 20",
         "TITLES, FEW, MOST = 90, (20,), 60; WAYS = {k: v | {'epochs': 1} for k, v in WAYS.items()}",
     ),
-    "house": ("--before HEAD", ""),
+    "house figures": ("--before HEAD", ""),
+    "house tests": ("", f"RECORD = Path('EMPTY.xml'); RECORD.write_text({ONE_TEST!r})"),
     "heads many": (
         "--classes 8",
         "import matplotlib; FONTS = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'; MANY = 50"
@@ -153,8 +160,8 @@ SMALLEST = {
     "sets simulated": ("--draws 2", ""),
     "stores shared": ("--vectors 100 --keys 100", "SOME = 10"),
     "small_loop before": ("", ""),
-    "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_STAGES_OF_LOOP),
-    "small_loop table": ("--pictures 60 --rounds 1", FEWER_STAGES_OF_LOOP),
+    "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_OF_LOOP),
+    "small_loop table": ("--pictures 60 --rounds 1", FEWER_OF_LOOP),
     "heads penalty": (
         "EMPTY --draws 1",
         "COUNTS, REPEATS, DIMENSION, THOUSANDS = (10,), 1, 8, 200; pool = made_up(200, 8, 2, 0)"
@@ -368,36 +375,59 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def smallest(name: str, pictures: Path, bundled: Path, folder: Path) -> list[str]:
-    """The command of a benchmark's smoke run."""
+# A smoke run is a fork of a process that has imported these: that takes longer than most runs.
+IMPORTED = ("benchmarks.harness", "onnxruntime", "pandas", "pipeline.heads.fit", "scipy.stats",
+            "skimage.data", "sklearn.datasets", "sklearn.linear_model", "torch")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def forks() -> ForkServerContext:
+    """What starts processes that have imported IMPORTED."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*IMPORTED])
+    return context
+
+
+def smallest(name: str, pictures: Path, bundled: Path, folder: Path, store: Path) -> str:
+    """The code of a benchmark's smoke run; what it prints goes to `out` and `err` in the folder."""
     arguments, less = SMALLEST[name]
     module, *part = name.split()
     places = {"PICTURES": pictures, "BUNDLED": bundled, "EMPTY": folder / "empty"}
     words = [str(places.get(word, word)) for word in shlex.split(arguments)]
     less = less.replace("EMPTY", str(folder / "empty"))
-    start = f"""
-import sys
+    return f"""
+import os
 from importlib import import_module
-from benchmarks.harness import main
+from benchmarks import harness
+for number, name in ((1, "out"), (2, "err")):
+    os.dup2(os.open(f"{folder}/{{name}}", os.O_WRONLY | os.O_CREAT), number)
+os.chdir({str(ROOT)!r})
+os.environ |= harness.ENVIRONMENT | {{"HEADSTART_STORE": {str(store)!r}}}
+harness.ENVIRONMENT |= os.environ
 module = import_module("benchmarks.{module}")
 exec({less!r}, vars(module))
-main(module, sys.argv[1:])
+harness.main(module, {[*part, *words, "--page", str(folder / "page.md")]!r})
 """
-    return [sys.executable, "-c", start, *part, *words, "--page", str(folder / "page.md")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST)
 def test_a_benchmark_runs_to_its_end_at_its_smallest_size(
-    name: str, pictures: Path, bundled: Path, exported: Path, tmp_path: Path
+    name: str,
+    forks: ForkServerContext,
+    pictures: Path,
+    bundled: Path,
+    exported: Path,
+    tmp_path: Path,
 ) -> None:
-    command = smallest(name, pictures, bundled, tmp_path)
-    environment = ENVIRONMENT | {"HEADSTART_STORE": str(begin_store(tmp_path, exported))}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    told = done.stderr.strip()
-    if done.returncode and told.startswith(MISSING) and "\n" not in told:
+    code = smallest(name, pictures, bundled, tmp_path, begin_store(tmp_path, exported))
+    process = forks.Process(target=exec, args=(code, {}))
+    process.start()
+    process.join()
+    told = (tmp_path / "err").read_text().strip()
+    if process.exitcode and told.startswith(MISSING) and "\n" not in told:
         pytest.skip(told)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.exitcode == 0, (tmp_path / "out").read_text() + told
     assert f"Made by `python -m benchmarks {name}" in (tmp_path / "page.md").read_text()
 
 
