@@ -111,21 +111,6 @@ def test_a_project_without_dvc_and_one_whose_graph_is_broken(
     assert_one_line(run(*COMMANDS["why"]), 9, r"^why: error: DVC: '\./dvc\.yaml' validation failed")
 
 
-@pytest.mark.slow
-def test_a_flow_run_of_broken_parameters_is_no_traceback(
-    project: Project, dvc_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    shutil.copytree(dvc_template, ".", dirs_exist_ok=True)
-    shutil.copy(ROOT / "dvc.yaml", ".")
-    Path("params.yaml").write_text("ingest: [")
-    done = run(*COMMANDS["flow"])
-    assert done.returncode == 1
-    assert re.search(r"^Failed: .*/params\.yaml is not readable YAML: ", done.stdout, re.M)
-    assert "Traceback" not in done.stdout + done.stderr
-
-
 def test_a_store_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
     done = run("-m", "pipeline.store", HEADSTART_STORE=str(tmp_path / "a file"))

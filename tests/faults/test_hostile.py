@@ -1,6 +1,5 @@
 """What somebody else wrote is read and never run, and leads nowhere outside of its folder."""
 
-import contextlib
 import json
 import operator
 import os
@@ -44,6 +43,7 @@ from pipeline.tables import features
 from pipeline.tables.manifest import read_manifest
 from pipeline.tasks import TASKS
 from tests.conftest import ROOT, Project
+from tests.flows.toys import listening
 from tests.helpers import picture_cases
 
 
@@ -346,17 +346,6 @@ def test_the_server_shows_no_picture_outside_of_its_folder(copied: Path) -> None
 # Listening
 
 
-def listening(process: psutil.Process) -> set[str]:
-    """The addresses at which a process or one of its children takes connections."""
-    found = set()
-    for each in [process, *process.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-            for one in each.net_connections("inet"):
-                if one.status == psutil.CONN_LISTEN:
-                    found.add(one.laddr.ip)
-    return found
-
-
 def addresses(*arguments: str, seconds: float = 300) -> set[str]:
     """Where a server started without a word on its host listens; nothing outlives its end."""
     with socket.socket() as free:
@@ -387,16 +376,3 @@ def test_the_server_of_a_bundle_listens_on_loopback(
 ) -> None:
     monkeypatch.chdir(bundled)
     assert addresses("headstart", "serve", "bundle") == {"127.0.0.1"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("module", ["flows.dashboard", "flows.serve"])
-def test_prefects_server_listens_on_loopback(
-    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    Path(".dvc").mkdir()
-    shutil.copy(ROOT / "prefect.yaml", tmp_path)
-    assert addresses(module) == {"127.0.0.1"}

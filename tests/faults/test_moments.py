@@ -97,21 +97,20 @@ def undisturbed(
 def test_two_repros_at_once_leave_what_one_leaves(
     repository: Repository, undisturbed: dict[str, bytes]
 ) -> None:
-    for _ in range(2):
-        both = [
-            subprocess.Popen(
-                ["dvc", "repro"], cwd=repository.folder, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )
-            for _ in range(2)
-        ]  # fmt: skip
-        for process in both:
-            said, _ = process.communicate()
-            # DVC lets one of them in; it may also let neither in, each having stopped the other.
-            if process.returncode:
-                assert re.search("lock|busy", said), said
-                assert "Traceback" not in said
-        repository.set(**IN_THE_END)
+    repository.set(**IN_THE_END)
+    both = [
+        subprocess.Popen(
+            ["dvc", "repro"], cwd=repository.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for process in both:
+        said, _ = process.communicate()
+        # DVC lets one of them in; it may also let neither in, each having stopped the other.
+        if process.returncode:
+            assert re.search("lock|busy", said), said
+            assert "Traceback" not in said
     repository.repro()
     assert repository.repro() == []
     assert repository.outputs() == undisturbed

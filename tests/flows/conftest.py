@@ -29,6 +29,7 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     process = subprocess.Popen(command, cwd=root, env=env, start_new_session=True)
     try:
         wait_for((root / ADDRESS).exists)
+        (root / "pid").write_text(str(process.pid))
         yield root
     finally:
         process.send_signal(signal.SIGINT)

@@ -1,5 +1,6 @@
 """Who may come in: what people read who bring no password, a wrong one, or one that cannot be."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 
 import httpx
+import psutil
 import pytest
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
@@ -16,9 +18,10 @@ from prefect.settings import (
     PREFECT_API_URL,
     temporary_settings,
 )
-from toys import PROJECT, Toy, free_port
+from toys import PROJECT, Toy, free_port, listening
 
 from flows import access, predict, run, serve, uptodate, watch
+from flows import dashboard as page
 from flows.complaints import Complaints
 from flows.dvc import pool
 from flows.server import find, page_at, running, stop_if_too_open
@@ -202,6 +205,14 @@ def test_a_server_that_others_reach_has_a_password_and_names_or_is_not_started(
         stop_if_too_open(loopback, [], None)
 
 
+def test_by_itself_a_server_listens_on_loopback_alone(dashboard: Path) -> None:
+    for starts in (page, serve):
+        parser = argparse.ArgumentParser()
+        starts.add_arguments(parser)
+        assert parser.parse_args([]).host == "127.0.0.1"
+    assert listening(psutil.Process(int((dashboard / "pid").read_text()))) == {"127.0.0.1"}
+
+
 @pytest.mark.slow
 def test_as_a_command_that_is_one_line(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
@@ -209,11 +220,10 @@ def test_as_a_command_that_is_one_line(tmp_path: Path) -> None:
     command += ["--port", str(free_port())]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     env |= {"PREFECT_HOME": str(tmp_path / "home"), "PYTHONPATH": str(PROJECT)}
-    for more in ({}, {access.WANTED: "team:one"}):
-        done = subprocess.run(command, cwd=tmp_path, env=env | more, capture_output=True, text=True)
-        assert (done.returncode, len(done.stderr.splitlines())) == (9, 1), done.stderr
-        assert done.stderr.startswith("serve: error: --host 0.0.0.0 opens the server to other")
-        assert done.stdout == ""
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (9, 1), done.stderr
+    assert done.stderr.startswith("serve: error: --host 0.0.0.0 opens the server to other")
+    assert done.stdout == ""
 
 
 def test_a_server_is_asked_at_an_address_that_can_be_asked() -> None:

@@ -146,14 +146,15 @@ def test_a_team_with_two_workers(
         wait_for(lambda: {w["name"] for w in toy.post(pool)} == {"one", "two"})
 
         def begin() -> str:
-            toy.run(*as_told("prefect deployment run headstart/nightly --param gate=null"))
-            runs = toy.post("flow_runs/filter", sort="EXPECTED_START_TIME_DESC", limit=1)
-            return str(runs[0]["id"])
+            nightly = toy.get("deployments/name/headstart/nightly")["id"]
+            asked = {"parameters": {"gate": None}, "state": {"type": "SCHEDULED"}}
+            return str(toy.post(f"deployments/{nightly}/create_flow_run", **asked)["id"])
 
         def wait_until_done(run_id: str) -> None:
             wait_for(lambda: toy.get(f"flow_runs/{run_id}")["state"]["type"] == "COMPLETED")
 
-        run_id = begin()
+        toy.run(*as_told("prefect deployment run headstart/nightly --param gate=null"))
+        run_id = toy.post("flow_runs/filter", sort="EXPECTED_START_TIME_DESC", limit=1)[0]["id"]
         wait_until_done(run_id)
         assert toy.heard(run_id).states() == {"update": "Completed", "slow": "Completed"}
         # The worker that has the next run dies; the other one takes the run after that.

@@ -67,6 +67,7 @@ def test_a_stage_that_does_not_listen_is_killed(toy: Toy, shell: str) -> None:
     assert (run.state["type"], run.tasks["slow"]["state"]["type"]) == ("CRASHED", "CRASHED")
 
 
+@pytest.mark.slow
 def test_cancelled_on_the_dashboard(toy: Toy) -> None:
     flow, stage = begin(toy)
     run_id = toy.latest()
@@ -94,6 +95,7 @@ def test_a_dvc_process_that_is_killed_fails_its_stage(toy: Toy) -> None:
     next_run_is_clean(toy)
 
 
+@pytest.mark.slow
 def test_a_second_run_waits_or_is_refused(toy: Toy) -> None:
     toy.stages(a={"until": ["go"]})
     first = toy.start()

@@ -196,6 +196,7 @@ def nightly(toy: Toy) -> Toy:
     return toy
 
 
+@pytest.mark.slow
 def test_many_small_losses_do_not_add_up(nightly: Toy, tmp_path: Path) -> None:
     toy = nightly
     assert night(toy, 0).code == 0

@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from unittest import mock
 
 import httpx
+import psutil
 import yaml
 
 from flows import run as command
@@ -308,6 +309,17 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):  # the second where it ended as it was read
         return False
     return state != "Z"  # a zombie is dead; only nobody has taken note yet
+
+
+def listening(process: psutil.Process) -> set[str]:
+    """The addresses at which a process or one of its children takes connections."""
+    found = set()
+    for each in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            for one in each.net_connections("inet"):
+                if one.status == psutil.CONN_LISTEN:
+                    found.add(one.laddr.ip)
+    return found
 
 
 def declare(toy: Toy, **schedule: str) -> None:

@@ -279,7 +279,7 @@ def test_nothing_that_the_interface_allows_or_forbids_is_an_error_of_the_server(
                 sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json",
                 "--checks",
                 "not_a_server_error,response_schema_conformance,content_type_conformance",
-                "--max-examples", "60", "--seed", "1", "--no-color",
+                "--max-examples", "30", "--seed", "1", "--no-color",
             ],
             cwd=tmp_path, capture_output=True, text=True,
         )  # fmt: skip
