@@ -1,5 +1,6 @@
 """The wheel, built and unpacked: it takes no name but `headstart`, predicts, and has types."""
 
+import json
 import os
 import re
 import shutil
@@ -159,6 +160,7 @@ def test_what_is_missing_comes_from_the_locks_of_the_wheel(elsewhere: Path) -> N
     assert done.stdout == "install: every package of all is installed\n", done.stderr
 
 
+@pytest.mark.slow
 def test_beside_a_module_named_flows_the_flow_is_found(elsewhere: Path) -> None:
     script = (
         "import flows, headstart.flow\n"
@@ -217,31 +219,59 @@ print([name for name in ("torch", "pandas", "sklearn", "dvc", "prefect") if name
 
 
 @pytest.mark.slow
-def test_with_the_base_set_alone_it_predicts_serves_and_embeds(
+def test_three_libraries_answer_then_two_more_and_the_base_set_predicts_serves_and_embeds(
     wheel: Path, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The script of docs/bundle.md, the command with two small libraries more, then the wheel."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
     venv.create("env", with_pip=True)
-    pip = ("env/bin/python", "-m", "pip", "install", "--quiet", "--no-deps")
-    lock = str(ROOT / "requirements" / "base.lock")
-    subprocess.run([*pip, "--require-hashes", "--requirement", lock], check=True)
-    subprocess.run([*pip, str(wheel)], check=True)
-    bundle = str(bundled / "bundle")
     row = pd.read_csv(bundled / "reports/predictions.csv").iloc[0]
-    picture = str(bundled / row["path"])
+    bundle, picture = str(bundled / "bundle"), str(bundled / row["path"])
+    locked = re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements/base.lock").read_text(), re.M)
 
-    done = subprocess.run(
-        ["env/bin/headstart", "predict", bundle, picture], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert row["predicted"] in done.stdout.splitlines()[1]
+    def run(*command: str | Path, **environment: str) -> str:
+        done = subprocess.run(
+            ["env/bin/python", *command],
+            env=os.environ | environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-    done = subprocess.run(
-        ["env/bin/python", "-c", EMBEDS, picture, picture], capture_output=True, text=True
-    )
-    assert done.stdout == "(2, 1280)\n[]\n", done.stderr
+    def install(*names: str) -> None:
+        pinned = [f"{name}=={version}" for name, version in locked if name in names]
+        run("-m", "pip", "install", "--quiet", *pinned)
+
+    install("numpy", "onnxruntime", "pillow")
+    site = next(Path("env/lib").glob("python*/site-packages"))
+    names = {path.name for path in site.iterdir()}
+    assert not names & {"torch", "timm", "onnx", "pandas"}
+    # pip itself is in every environment, and none of ours.
+    size = sum(
+        file.stat().st_size for file in site.rglob("*")
+        if file.is_file() and file.relative_to(site).parts[0] not in ("pip", "setuptools")
+    )  # fmt: skip
+    assert size < 250e6
+    text = (ROOT / "docs" / "bundle.md").read_text()
+    Path("ask.py").write_text(text.split("```python\n")[1].split("```")[0])
+    found, name = run("ask.py", bundle, picture).split()
+    assert name == row["predicted"]
+    assert float(found) == pytest.approx(row["probability"], abs=2e-3)
+
+    install("safetensors", "threadpoolctl")
+    more = ("--jsonl", "said.jsonl", "--neighbours", "1", "--heat-maps", ".")
+    module = ("-m", "pipeline.serving.predict")
+    run(*module, bundle, picture, *more, PYTHONPATH=str(ROOT))
+    said = json.loads(Path("said.jsonl").read_text())
+    assert said["class"] == row["predicted"]
+    assert said["probability"] == pytest.approx(row["probability"], abs=1e-5)
+
+    pip = ("-m", "pip", "install", "--quiet", "--no-deps")
+    run(*pip, "--require-hashes", "--requirement", ROOT / "requirements" / "base.lock")
+    run(*pip, wheel)
+    assert row["predicted"] in run("env/bin/headstart", "predict", bundle, picture).splitlines()[1]
+    assert run("-c", EMBEDS, picture, picture) == "(2, 1280)\n[]\n"
 
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:
         port = probe.getsockname()[1]

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import numpy as np
@@ -165,53 +164,6 @@ def test_files_are_never_far_ahead_of_answers():
             assert found == done**2
             assert len(taken) <= done + 6
     assert len(taken) == 50
-
-
-@pytest.mark.slow
-def test_a_fresh_environment_with_three_libraries_answers(project, tmp_path):
-    """The script of docs/bundle.md, then the command with two small libraries more."""
-    text = (ROOT / "docs" / "bundle.md").read_text()
-    script = text.split("```python\n")[1].split("```")[0]
-    (tmp_path / "ask.py").write_text(script)
-    venv.create(tmp_path / "env", with_pip=True)
-    python = tmp_path / "env" / "bin" / "python"
-
-    def run(*command, **more):
-        done = subprocess.run(command, capture_output=True, text=True, **more)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    wanted = [f"{name}=={__import__(module).__version__}" for name, module in
-              (("numpy", "numpy"), ("onnxruntime", "onnxruntime"), ("pillow", "PIL"))]  # fmt: skip
-    run(*pip, *wanted)
-    site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
-    names = {path.name for path in site.iterdir()}
-    assert not names & {"torch", "timm", "onnx", "pandas"}
-    # pip itself is in every environment, and none of ours.
-    size = sum(
-        file.stat().st_size for file in site.rglob("*")
-        if file.is_file() and file.relative_to(site).parts[0] not in ("pip", "setuptools")
-    )  # fmt: skip
-    print(f"{size / 1e6:.0f} MB")
-    assert size < 250e6
-
-    evaluated = pd.read_csv("reports/predictions.csv").iloc[0]
-    alone = {"cwd": tmp_path, "env": {"PATH": os.environ["PATH"]}}
-    said = run(python, "ask.py", project / "bundle", project / evaluated["path"], **alone)
-    found, name = said.split()
-    assert name == evaluated["predicted"]
-    assert float(found) == pytest.approx(evaluated["probability"], abs=2e-3)
-
-    run(*pip, "safetensors", "threadpoolctl")
-    alone["env"]["PYTHONPATH"] = str(ROOT)
-    said = run(
-        python, "-m", "pipeline.serving.predict", project / "bundle", project / evaluated["path"],
-        "--jsonl", tmp_path / "said.jsonl", "--neighbours", "1", "--heat-maps", tmp_path, **alone,
-    )  # fmt: skip
-    row = json.loads((tmp_path / "said.jsonl").read_text())
-    assert row["class"] == evaluated["predicted"]
-    assert row["probability"] == pytest.approx(evaluated["probability"], abs=1e-5)
 
 
 def test_a_folder_without_a_file_is_named(tmp_path):
