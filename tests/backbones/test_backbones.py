@@ -77,7 +77,9 @@ def test_any_model_of_torchvision_and_timm_loads_by_name(
     assert backbone.preprocessing[:3] == preprocessing
 
 
-@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("inception_v3", marks=pytest.mark.slow), "googlenet"]
+)
 def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_file(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -217,6 +217,7 @@ def test_an_export_has_the_same_bytes_from_every_folder(project: Project) -> Non
         assert module not in written  # as a traceback would name it
 
 
+@pytest.mark.slow
 def test_a_backbone_is_ready_once_both_its_files_are_there(small: ExtractParams) -> None:
     on_cpu = [small.model_copy(update={"device": "cpu"}), on("openvino", small)]
     on_gpu = small.model_copy(update={"device": "cuda"})
@@ -253,7 +254,9 @@ def test_a_second_run_needs_no_torch_and_tells_nobody(project: Project, engine: 
     assert shown.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "engine", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)]
+)
 def test_a_damaged_export_is_made_again(
     small: ExtractParams, capsys: pytest.CaptureFixture[str], engine: str
 ) -> None:

@@ -22,6 +22,7 @@ def test_the_page_has_a_row_for_each() -> None:
         assert any(row.startswith(f"| {family} | `{name}` | {pooling} |") for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "name", "pooling"), FAMILIES)
 def test_it_loads_by_name_and_ends_as_the_page_says(family: str, name: str, pooling: str) -> None:
     backbone = catalogue.load(Backbone.parse(name, "random", pooling))

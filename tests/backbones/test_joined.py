@@ -51,6 +51,7 @@ def shapes(project: Project, draw_picture: Draw) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_each_networks_vectors_are_reused_by_themselves(
     shapes: Project, draw_picture: Draw, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -647,6 +647,7 @@ def test_every_stage_takes_sounds(sounds: Project, capsys: pytest.CaptureFixture
         assert len(answer.neighbours) == 2
 
 
+@pytest.mark.slow
 def test_a_picture_network_hears_by_its_spectrogram(sounds: Project) -> None:
     write_sounds(24)
     sounds.set(**{"extract.backbone": "efficientnet_lite0"})
