@@ -11,7 +11,7 @@ that it is outside means outside `tasks/`. Kinds and losses are counted likewise
 import ast
 import subprocess
 import tarfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -166,22 +166,22 @@ def measure_tests() -> str:
     """The longest tests of the last `make test`, `make test-slow` or `make test-all`."""
     need(RECORD.exists(), "a run of the tests: make test-all")
     (suite,) = ElementTree.parse(RECORD).getroot()  # noqa: S314 (pytest wrote it)
-    seconds: Counter[str] = Counter()
-    of_file: Counter[str] = Counter()
+    of_test, of_file = defaultdict[str, float](float), defaultdict[str, float](float)
     for case in suite.iter("testcase"):
-        took = float(case.attrib["time"])
-        of_file[case.attrib["classname"]] += took
-        seconds[f"{case.attrib['classname']}::{case.attrib['name']}"] += took
+        file, name, took = (case.attrib[key] for key in ("classname", "name", "time"))
+        of_test[f"{file}: {name}"] += float(took)
+        of_file[file] += float(took)
 
-    def rows(found: Counter[str]) -> list[tuple[str, float]]:
-        return [(f"`{name}`", took) for name, took in found.most_common(10)]
+    def rows(found: dict[str, float]) -> list[tuple[str, float]]:
+        longest = sorted(found.items(), key=lambda each: -each[1])[:10]
+        return [(f"`{name}`", took) for name, took in longest]
 
     return f"""# The tests that take longest
 
 {suite.attrib["tests"]} tests took {float(suite.attrib["time"]):,.0f} s. A test's seconds are those
 of its worker, with the fixtures that it was the first to need.
 
-{table("test | seconds {:.1f}", rows(seconds))}
+{table("test | seconds {:.1f}", rows(of_test))}
 
 {table("file | seconds of all its tests {:.0f}", rows(of_file))}
 """

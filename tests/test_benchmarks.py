@@ -118,7 +118,10 @@ SMALLEST = {
         "--part 20",
         "TITLES, FEW, MOST = 90, (20,), 60; WAYS = {k: v | {'epochs': 1} for k, v in WAYS.items()}",
     ),
-    "house figures": ("--before HEAD", ""),
+    "house figures": (
+        "--before HEAD",
+        "of_all = trees; trees = lambda root, *_: of_all(root, 'headstart')",
+    ),
     "house tests": ("", f"RECORD = Path('EMPTY.xml'); RECORD.write_text({ONE_TEST!r})"),
     "heads many": (
         "--classes 8",
