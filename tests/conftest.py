@@ -37,7 +37,7 @@ SMALL = {"extract.backbone": "timm:test_resnet", "extract.weights": "random"}
 ON_S3 = ("tests/sources/test_bucket.py", "tests/store/test_shared.py")
 # They take long: begun last, one is left alone.
 FIRST = ("tests/flows", "tests/test_repro.py", "tests/runners/test_on_ray.py",
-         "tests/test_page_of_federated.py", "tests/test_examples.py")  # fmt: skip
+         "tests/test_tutorials.py", "tests/test_examples.py")  # fmt: skip
 
 
 def together(test: str) -> str:

@@ -1,5 +1,6 @@
 """The whole pipeline in a real DVC repository: what runs again, and that the bytes are the same."""
 
+import contextlib
 import json
 import re
 import sys
@@ -11,6 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from flows import why
+from pipeline.core.errors import RunError
 from tests.conftest import SMALL, begin_store
 from tests.helpers.repository import Repository
 
@@ -130,6 +133,8 @@ def test_why_foretells_what_a_run_then_does(
     said = "\n".join(done.why())
     answer = json.loads(done.headstart("why", "--json"))
     assert done.outputs() == before
+    with contextlib.chdir(done.folder), pytest.raises(RunError, match=r"^ingest is out of date \("):
+        why.stop_if_stale("train")
     disc = "data/raw/shapes/disc"
     assert answer["examples"] == {
         "added": [f"{disc}/{i}.png" for i in range(2000, 2005)],
