@@ -553,7 +553,7 @@ def test_classes_without_a_training_picture_can_be_left_out(
     put("0.png", b"no picture")
     put("1.png", b"no picture")
     put("2.png", b"no picture")
-    with pytest.raises(DataError, match=r"^3 of 24 files refused"):
+    with pytest.raises(DataError, match=r"^3 of 24 files were refused"):
         ingest.ingest()
 
 

@@ -352,7 +352,7 @@ WRONG = {
         lambda folder: rewrite(
             folder, backbone={"name": "other", "fingerprint": "12" * 32, "dimension": 6}
         ),
-        "its backbone is other (12121212), and identity (",
+        "its backbone is other (12121212), but this project has identity (",
     ),
 }
 
@@ -535,7 +535,7 @@ def test_features_of_another_backbone_do_not_outvote_a_good_site(server, capsys)
         rewrite(folder, shorter, backbone=other)
     join.run(NAMES)
     said = capsys.readouterr().out
-    assert said.count("its backbone is other (12121212), and identity (") == 2
+    assert said.count("its backbone is other (12121212), but this project has identity (") == 2
     assert "1 site joined (lima 1)" in said
 
 

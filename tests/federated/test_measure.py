@@ -168,7 +168,7 @@ def more_features():
         (other_task, "is for classification, and data/manifest.parquet for regression"),
         (
             lambda: other(fingerprint="12" * 32, name="\x1b[31m"),
-            r"is \x1b[31m (12121212), but identity (",
+            r"is \x1b[31m (12121212), but this project has identity (",
         ),
     ],
 )

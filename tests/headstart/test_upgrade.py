@@ -253,7 +253,7 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(project: Path) 
         (
             "dvc.yaml",
             "stages: {best: {cmd: mine}}",
-            "your stage best in dvc.yaml has the name",
+            "your stage best in dvc.yaml has the same name",
         ),
         ("dvc.yaml", "stages: {a: {cmd: mine}, b: {cmd: mine}}", "does not have the layout"),
         ("params.yaml", "ingest: {}\nevaluate: {coverage: 0.9}\n", "does not have the layout"),

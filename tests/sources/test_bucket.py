@@ -448,7 +448,7 @@ def test_an_object_that_may_not_be_read_is_refused_until_it_may(
     as_user(monkeypatch, s3_server, seaweed.LISTER, seaweed.LISTER_SECRET)
     listing.run(None)
     with pytest.raises(
-        DataError, match=r"40 of 40 objects refused.*access to the object is denied"
+        DataError, match=r"40 of 40 objects were refused.*access to the object is denied"
     ):
         ingest()
     assert set(refusals().values()) == {"access to the object is denied"}

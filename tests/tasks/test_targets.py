@@ -65,9 +65,9 @@ def test_what_is_neither_there_nor_absent(text: str) -> None:
         ("", "is empty"),
         ("much", "is 'much', which is not a number"),
         ("1,5", r"write 1\.5, with a point"),
-        ("nan", "not a finite number"),
-        ("inf", "not a finite number"),
-        ("1e400", "not a finite number"),
+        ("nan", "not a finite 32-bit number"),
+        ("inf", "not a finite 32-bit number"),
+        ("1e400", "not a finite 32-bit number"),
     ],
 )
 def test_what_is_no_number(text: str, words: str) -> None:
