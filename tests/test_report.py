@@ -461,6 +461,8 @@ def test_the_map_shows_opens_selects_and_counts(
     card.get_by_text("Exclude", exact=True).click()
     assert page.locator(".footer b").inner_text() == "1 correction"
 
+    canvas.press("ArrowLeft")
+    assert data["name"][outermost] not in card.inner_text()
     page.keyboard.down("Shift")
     left, top, right, bottom = box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
     page.mouse.move(left + 2, top + 2)

@@ -20,7 +20,7 @@ from ..tables.manifest import TARGET
 DIGITS = 12  # of a digest; enough to distinguish a million examples
 SIDE = 240  # pixels of an example's longer side; the page crops it to a square
 
-REVIEWED = 'data-digest="'  # an element of the page with it can be corrected (`review.js`)
+REVIEWED = '<datalist id="labels"'  # which a page has if its examples can be corrected
 
 Row = dict[str, object]  # values for the template, by name
 
@@ -66,11 +66,10 @@ class Thumbnails:
         """Return the data attributes with which `review.js` corrects the example at `path`."""
         if self.hidden or not path:
             return {}
-        digest = self._digest(path)
-        row = self._manifest.loc[self._rows[path]]
-        fields = {f"{TARGET}{name}": _cell(row.get(TARGET + name)) for name in self._targets}
-        fields = fields or {"label": row["label"]}
-        return {"digest": digest, "label": row["label"], "fields": json.dumps(fields)}
+        digest, row, at = self._digest(path), self._rows[path], self._manifest.at
+        label, columns = str(at[row, "label"]), [TARGET + name for name in self._targets]
+        fields = {name: _cell(at[row, name]) for name in columns if name in self._manifest}
+        return {"digest": digest, "label": label, "fields": json.dumps(fields or {"label": label})}
 
     def marks(self, path: str) -> Markup:
         """Return `attributes` in HTML."""
@@ -86,9 +85,9 @@ class Thumbnails:
         return self._made[path]
 
 
-def _cell(value: float | None) -> str:
+def _cell(value: float) -> str:
     """Return a target as in a cell of the source's table; empty if it is not known."""
-    return "" if value is None or pd.isna(value) else f"{value:.15g}"
+    return "" if pd.isna(value) else f"{value:.15g}"
 
 
 def reviewing() -> tuple[Markup, str]:

@@ -24,6 +24,8 @@
   const counts = new Map();
   for (const name of data.label) counts.set(name, (counts.get(name) ?? 0) + 1);
   const names = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a) || (a < b ? -1 : 1));
+  const numeric = names.length > 20 && names.every((name) => name !== "" && isFinite(name));
+  data.value = data.label.map(Number);
   const most = new Map(names.slice(0, colours.length).map((name, place) => [name, colours[place]]));
   label.append(...[...names].sort().map((name) => made("option", {value: name}, name || "(none)")));
 
@@ -43,30 +45,30 @@
     return ranks[name];
   }
 
+  // From blue to orange; most of the change is among the highest.
+  function tint(share) {
+    if (share === null) return many;
+    const mix = (a, b) => Math.round(a + (b - a) * share ** 3);
+    return `rgb(${mix(86, 213)} ${mix(140, 94)} ${mix(200, 0)})`;
+  }
+
   function colour(i) {
-    switch (by.value) {
-      case "label": return most.get(data.label[i]) ?? many;
-      case "split": return colours[data.split[i]];
-      case "right": return data.right[i] === null ? many : data.right[i] ? colours[0] : colours[5];
-      default: {
-        const share = ramp(by.value)[i];
-        if (share === null) return many;
-        const mix = (a, b) => Math.round(a + (b - a) * share ** 3);
-        return `rgb(${mix(86, 213)} ${mix(140, 94)} ${mix(200, 0)})`;
-      }
-    }
+    if (by.value === "split") return colours[data.split[i]];
+    if (by.value === "right") return data.right[i] === null ? many : data.right[i] ? colours[0] : colours[5];
+    if (by.value !== "label") return tint(ramp(by.value)[i]);
+    return numeric ? tint(ramp("value")[i]) : most.get(data.label[i]) ?? many;
   }
 
   function explain() {
-    const key = (tint, text) => made("span", {},
-      Object.assign(made("i"), {style: `background:${tint}`}), text);
-    const of = {
-      label: () => [...[...most].map(([name, tint]) => key(tint, name || "(none)")),
-        ...(names.length > most.size ? [key(many, `${names.length - most.size} more`)] : [])],
-      split: () => data.splits.map((name, place) => key(colours[place], name)),
-      right: () => [key(colours[0], "right"), key(colours[5], "wrong"), key(many, "not known")],
-    }[by.value] ?? (() => [key("rgb(86 140 200)", `low ${by.value}`), key("rgb(213 94 0)", `high ${by.value}`)]);
-    legend.replaceChildren(...of());
+    const key = (ink, text) => made("span", {}, Object.assign(made("i"), {style: `background:${ink}`}), text);
+    const classes = [...most].map(([name, ink]) => key(ink, name || "(none)"));
+    if (names.length > most.size) classes.push(key(many, `${names.length - most.size} more`));
+    const found = {
+      split: data.splits.map((name, place) => key(colours[place], name)),
+      right: [key(colours[0], "right"), key(colours[5], "wrong"), key(many, "not known")],
+      ...(numeric ? {} : {label: classes}),
+    }[by.value];
+    legend.replaceChildren(...(found ?? [key(tint(0), `low ${by.value}`), key(tint(1), `high ${by.value}`)]));
   }
 
   const side = () => Math.min(canvas.clientWidth, canvas.clientHeight);
@@ -235,6 +237,13 @@
     view = {zoom, x: x - centre[0] - (x - centre[0] - view.x) * by_, y: y - centre[1] - (y - centre[1] - view.y) * by_};
     paint();
   }, {passive: false});
+  canvas.onkeydown = (event) => {  // arrows go from example to example
+    const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+    if (!step || !kept.length) return;
+    event.preventDefault();
+    const order = [...kept].sort((a, b) => data.x[a] - data.x[b]);
+    show(order[(order.indexOf(open) + step + order.length) % order.length]);
+  };
   by.onchange = () => { explain(); paint(); };
   split.onchange = label.onchange = words.oninput = filter;
   new ResizeObserver(paint).observe(canvas);

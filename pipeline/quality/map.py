@@ -83,7 +83,10 @@ def neighbours(features: Floats) -> npt.NDArray[np.int64]:
     np.fill_diagonal(cosines, -2)
     count = min(NEAREST, len(features) - 1)
     found = np.full((len(features), NEAREST), -1)
-    found[:, :count] = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+    if count:
+        some = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+        order = np.argsort(-np.take_along_axis(cosines, some, axis=1), axis=1, kind="stable")
+        found[:, :count] = np.take_along_axis(some, order, axis=1)
     return found
 
 

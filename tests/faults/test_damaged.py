@@ -24,7 +24,8 @@ OTHER_TYPES = (b"[]", b"5", b"null", b"[" * 100_000)
 # they would be explained with.
 UNREAD = {
     *(f"bundle/{name}.safetensors" for name in ("backbone", "head", "neighbours")),
-    *("bundle/model.onnx", "bundle/neighbours.json", "reports/plots/confusion_matrix.png"),
+    *("bundle/README.md", "bundle/model.onnx", "bundle/neighbours.json"),
+    "reports/plots/confusion_matrix.png",
     *(f"reports/plots/{name}.csv" for name in ("confusion", "precision_recall", "roc")),
 }
 
