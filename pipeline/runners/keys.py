@@ -8,9 +8,9 @@ from ..kinds import Kind, View
 
 
 def view_keys(
-    wanted: Iterable[tuple[str, View, str]], kind: Kind, backbone_made_by: str
-) -> list[bytes]:
-    """Return the keys of the feature vectors of views.
+    wanted: Iterable[tuple[str, View, str]], kind: Kind, *backbones_made_by: str
+) -> list[list[bytes]]:
+    """Return the keys of the feature vectors of views, a list for each backbone or layer.
 
     The key of an unaugmented example does not depend on the libraries for augmentation.
 
@@ -18,17 +18,20 @@ def view_keys(
         wanted: for each view the example's digest, the view and the example's format, as in
             `Kind.form` or the manifest.
         kind: the kind of the examples.
-        backbone_made_by: `made_by` of the engine.
+        backbones_made_by: `made_by` of the engine, or that of each layer.
     """
-    made_by: dict[tuple[bool, str], str] = {}
-    keys = []
+    made_by: dict[tuple[bool, str], list[bytes]] = {}
+    keys: list[list[bytes]] = [[] for _ in backbones_made_by]
     for digest, view, form in wanted:
         by = bool(view != kind.original), form
         if by not in made_by:
-            libraries = [backbone_made_by, kind.views_made_by(by[0]), kind.read_by(form)]
-            made_by[by] = " ".join(filter(None, libraries))
-        packed = kind.pack_view(view)
-        keys.append(view_key(digest, packed, kind.view_code, made_by[by]))
+            libraries = [kind.views_made_by(by[0]), kind.read_by(form)]
+            made_by[by] = [
+                " ".join(filter(None, [one, *libraries])).encode() for one in backbones_made_by
+            ]
+        fields = _fields(digest, kind.pack_view(view), kind.view_code)
+        for found, one in zip(keys, made_by[by], strict=True):
+            found.append(blake2b(fields + one, digest_size=16).digest())
     return keys
 
 
@@ -47,8 +50,12 @@ def view_key(digest: str, view: bytes, view_code: int, backbone_fingerprint: str
     Raises:
         ValueError: the digest is not a SHA-256.
     """
+    fields = _fields(digest, view, view_code)
+    return blake2b(fields + backbone_fingerprint.encode(), digest_size=16).digest()
+
+
+def _fields(digest: str, view: bytes, view_code: int) -> bytes:
     example = bytes.fromhex(digest)
     if len(digest) != 64 or len(example) != 32:
         raise ValueError(f"{digest!r} is not a SHA-256 in 64 hex digits")
-    fields = struct.pack(">I32s", view_code, example) + view
-    return blake2b(fields + backbone_fingerprint.encode(), digest_size=16).digest()
+    return struct.pack(">I32s", view_code, example) + view

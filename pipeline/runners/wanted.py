@@ -30,8 +30,9 @@ def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd
     table = table.sort_values(["digest", "view"], ignore_index=True)
     views = table[list(kind.view_columns)].itertuples(index=False, name=None)
     wanted = list(zip(table["digest"], views, table["example_format"], strict=True))
-    for layer, made_by in engine.each_made_by.items():
-        table[key_column(layer)] = view_keys(wanted, kind, made_by)
+    keys = view_keys(wanted, kind, *engine.each_made_by.values())
+    for layer, of_layer in zip(engine.each_made_by, keys, strict=True):
+        table[key_column(layer)] = of_layer
     return table
 
 

@@ -89,7 +89,7 @@ def _batch(batch: Sequence[Example], engine: Engine, cache: Store) -> Embedded:
         digests.append(digest(data))
         wanted.append((digests[-1], kind.original, kind.form(data)))
     made_by = engine.each_made_by.values()
-    keys = list(zip(*(view_keys(wanted, kind, one) for one in made_by), strict=True))
+    keys = list(zip(*view_keys(wanted, kind, *made_by), strict=True))
     found = cache.get([key for of_view in keys for key in of_view])
     missing = {
         of_view: (example, digest)

@@ -34,7 +34,7 @@ def hidden_features(
     if not classifier.hides or classifier.takes_counts:
         return {}  # features of term counts are wider than quick to compute
     wanted = [(digest, classifier.kind.original, form) for _, digest, form in chosen]
-    keys = view_keys(wanted, classifier.kind, _made_by(classifier))
+    (keys,) = view_keys(wanted, classifier.kind, _made_by(classifier))
     dimension, problem = classifier.bundle.backbone.dimension, None
     found: dict[bytes, Floats] = {}
     try:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError, create_model
 
 from ..errors import ParamsError
+from ..lock import Loader
 from ..paths import PARAMS
 from .explained import explain
 from .machine import ClusterParams, StoreParams
@@ -35,7 +36,7 @@ class _TwiceError(ValueError):
     """A key occurs twice; the message has the lines."""
 
 
-class _EachOnce(yaml.SafeLoader):
+class _EachOnce(Loader):  # type: ignore[misc, valid-type]
     """Refuses a key that occurs twice, as DVC does; PyYAML would take the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -48,7 +49,8 @@ class _EachOnce(yaml.SafeLoader):
                     " delete one of them"
                 )
             lines[key.value] = line
-        return super().construct_mapping(node, deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
 
 
 Schema = Callable[[str], type[Augmentation]]
