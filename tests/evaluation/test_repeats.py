@@ -80,5 +80,5 @@ def test_the_interval_is_wider_than_that_of_independent_runs() -> None:
 
 def test_too_few_examples_to_draw_from_are_told() -> None:
     pool = blobs(3, 0)  # of a class each
-    with pytest.raises(DataError, match=r"evaluate\.repeats is 2, but only 0 of 40 drawn"):
+    with pytest.raises(DataError, match=r"evaluate\.repeats is 2, but only 0 of 40 random"):
         table(pool, drawn_manifest(pool), repeats=2)
