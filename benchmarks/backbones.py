@@ -26,12 +26,15 @@ from pipeline.backbones.engines import Engine, open_engine
 from pipeline.backbones.onnx_export import map_source
 from pipeline.backbones.pooling import last
 from pipeline.core.backbone import Backbone
-from pipeline.core.params import ExtractParams
+from pipeline.core.params import EvaluateParams, ExtractParams
 from pipeline.core.paths import MANIFEST
+from pipeline.evaluation.floor import compared
 from pipeline.heads.fit import fit_heads
+from pipeline.heads.floor import fitted
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule
 from pipeline.tables import joined
+from pipeline.tables.floor import LEARNED
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
 from pipeline.transfer.comparison import _rows, folds, probed, unions, winner
@@ -299,7 +302,83 @@ def digits(folder: Path) -> Set:
     return files, found.target[:DIGITS].astype(np.int64), [file.name for file in files]
 
 
+# floor
+
+DRAWS = 10
+KLETTRES, TITLES = "languages of spoken letters", "topics of English titles"
+
+
+def with_labels(name: str, cache: Path) -> tuple[str, str, list[bytes], list[str]]:
+    """Kind, backbone, examples and labels of a set."""
+    from benchmarks import recipes_sets, text
+
+    if name == TITLES:
+        every, _ = text.titles()
+        return "text", "minilm_l6_v2", [one.encode() for one, _ in every], [of for _, of in every]
+    folder = cache / "sets" / "spoken letters"
+    if not folder.exists():
+        recipes_sets.SETS["spoken letters"].gather(folder, cache / "raw")
+    files = sorted(folder.glob("*/*"))
+    read = [file.read_bytes() for file in files]
+    return "audio", "speech_embedding", read, [file.name.split("=")[0] for file in files]
+
+
+def measure_floor(cache: Path, draws: int = DRAWS) -> str:
+    """Does a run say that its backbone is hardly better than its floor, where that is so?
+
+    The languages of KLettres, each with one speaker, and the topics of BBC titles. A draw is
+    another split: a fifth of the examples are for test.
+    """
+    lines = []
+    for name in (KLETTRES, TITLES):
+        kind, backbone, examples, labels = with_labels(name, cache)
+        names, numbers = np.unique(labels, return_inverse=True)
+        asked = [(one, [kinds.named(kind).original]) for one in examples]
+        floor = kinds.named(kind).floor
+        seen = {}
+        for one in (backbone, floor):
+            settings = ExtractParams(backbone=one, engine="onnxruntime", device="cpu")
+            engine = open_engine(settings, kinds.named(kind))
+            seen[one] = raised(engine.features(engine.make_views(asked), 64), 0.5)
+        leads = []
+        for draw in range(draws):
+            test = np.random.default_rng(draw).random(len(examples)) < 0.2
+            cheap, rich = (_rows(seen[one], numbers, ~test) for one in (floor, backbone))
+            some = np.random.default_rng(draw).permutation(len(cheap.labels))[:LEARNED]
+            order = some[cheap.digests[some].argsort()]
+            cheap, rich = cheap.take(order), rich.take(order)
+            pair = fitted(cheap, {"train": rich}, "classification", len(names), counts=False)
+            assert pair is not None
+            given = pair.floor.logits(seen[floor][test]), pair.backbone.logits(seen[backbone][test])
+            leads.append(
+                compared(floor, "classification", numbers[test], *given, EvaluateParams(), None)
+            )
+        said = sum("hardly better" in "".join(lead.lines(0.95)) for lead in leads)
+        means = (
+            np.mean([lead.backbone for lead in leads]),
+            np.mean([lead.floor for lead in leads]),
+        )
+        ends = sorted(lead.high for lead in leads)
+        lines.append(
+            (
+                *(name, len(examples), len(names), backbone, floor),
+                *(f"{mean:.3f}" for mean in means),
+                f"{ends[0]:+.3f} to {ends[-1]:+.3f}",
+                f"{said} of {draws}",
+            )
+        )
+    head = "set | examples | classes | backbone | floor | accuracy of equal heads | on the floor"
+    head += " | upper end of the lead | draws with the line"
+    return f"""# Where a backbone is hardly better than its floor
+
+{draws} draws of train and test, by the code of `train` and `evaluate`.
+
+{table(head, lines)}
+"""
+
+
 PARTS = {
     "families": measure_families,
+    "floor": measure_floor,
     "choose": measure_choose,
 }

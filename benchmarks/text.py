@@ -9,6 +9,7 @@ import random
 import runpy
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -472,7 +473,66 @@ Every draw in which finetuning lost accuracy on the test titles, in either of bo
 """
 
 
+# languages
+
+FORTUNES = {
+    "German": "fortunes-de", "Spanish": "fortunes-es", "Italian": "fortunes-it",
+    "Polish": "fortunes-pl", "Czech": "fortunes-cs", "Portuguese": "fortunes-br",
+    "Russian": "fortunes-ru", "Bulgarian": "fortunes-bg", "Chinese": "fortunes-zh",
+    "English": "fortunes",
+}  # fmt: skip
+IN_A_SET, FEW_WORDS = 50, 6
+
+
+def fortunes(package: str, cache: Path) -> list[str]:
+    """The sayings of 20 to 400 characters of a package of Debian."""
+    from benchmarks import alarms
+
+    found: dict[str, None] = {}
+    for file in sorted(alarms.unpacked(cache, package).rglob("games/fortunes/**/*")):
+        if file.is_file() and not file.is_symlink() and file.suffix in ("", ".fortunes"):
+            with contextlib.suppress(UnicodeDecodeError):
+                sayings = file.read_text(encoding="utf-8").split("\n%\n")
+                found |= dict.fromkeys(" ".join(one.split()) for one in sayings)
+    return [saying for saying in found if 20 < len(saying) < 400]
+
+
+def measure_languages(cache: Path, sets: int = 1000, texts: int = 600) -> str:
+    """Does `checks` warn of texts that MiniLM does not read, and of no English ones?
+
+    Texts are sayings of Debian's packages of fortunes, and the titles of BBC news. Sets are drawn
+    of those that were looked at, without replacement within a set.
+    """
+    from pipeline.kinds.text.language import language, unread
+
+    random = np.random.default_rng(0)
+    found = {f"{name} sayings": fortunes(package, cache) for name, package in FORTUNES.items()}
+    found["English titles"] = [title for title, _ in titles()[0]]
+    lines = []
+    for name, every in found.items():
+        some = random.permutation(np.array(every, dtype=object))[:texts].tolist()
+        line: list[object] = [name, len(some)]
+        for form in (some, [" ".join(one.split()[:FEW_WORDS]) for one in some]):
+            codes = np.array([language(one.encode()) for one in form])
+            warned = 0
+            for _ in range(sets):
+                drawn = random.choice(codes, min(IN_A_SET, len(codes)), replace=False)
+                warned += bool(unread(Counter(drawn.tolist()), ("en",)))
+            ((most, count),) = Counter(codes.tolist()).most_common(1)
+            line += [f"{most}: {count / len(codes):.2f}", f"{warned / sets:.3f}"]
+        lines.append(tuple(line))
+    head = "texts | looked at | most are taken for | sets with a warning"
+    head += f" | most of the first {FEW_WORDS} words | sets with a warning"
+    return f"""# The language of texts
+
+{sets} sets of {IN_A_SET} texts each, `py3langid`; MiniLM reads English.
+
+{table(head, lines)}
+"""
+
+
 PARTS = {
+    "languages": measure_languages,
     "accuracy": measure_accuracy,
     "speed": measure_speed,
     "lora": measure_lora,

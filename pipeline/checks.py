@@ -10,6 +10,7 @@ from .core import command, params
 from .core.errors import DataError
 from .core.paths import CHECKS, CHECKS_COUNTS, CHECKS_MAP, CONFIRMED, MANIFEST
 from .heads.head import one_thread
+from .kinds import Kind
 from .quality import doubtful
 from .quality.drift import drifts, too_few_groups
 from .quality.duplicates import near_duplicates
@@ -43,7 +44,8 @@ NAMED = 3
 
 def checks() -> None:
     """Look for near-duplicates, label issues, rare classes and drift, and write the tables."""
-    settings = params.load(kinds.schema).checks
+    every = params.load(kinds.schema)
+    settings = every.checks
     manifest, kind = read_manifest(MANIFEST), kinds.named(kind_in(MANIFEST))
     task = TASKS[task_in(MANIFEST)]
     doubts = doubtful.of_task(task.name)
@@ -66,7 +68,8 @@ def checks() -> None:
         }
         named = {path for table in (pairs, issues) for path in table["path"]}
         points = drawn(rows, features, answers, named)
-    notes = [("label_issues", why_not)] if why_not else []
+    unread = _unread(kind, manifest, every.extract.network.reads)
+    notes = [note for note in (("label_issues", why_not), ("languages", unread)) if note[1]]
     found[NOTES] = pd.DataFrame(notes, columns=["check", "note"])
     CHECKS.mkdir(parents=True, exist_ok=True)
     points.to_parquet(CHECKS_MAP, index=False)
@@ -124,7 +127,16 @@ def checks() -> None:
             "splits that differ from the training split",
             [f"{row.split} (p {row.p_value:g})" for row in drifted.itertuples()],
         )
+    if unread:
+        print(f"checks: warning: {unread}")
     print(f"checks: {compared} pairs of {kind.nouns} compared, {known} of them in earlier runs")
+
+
+def _unread(kind: Kind, manifest: pd.DataFrame, reads: tuple[str, ...]) -> str:
+    """Return that the backbone does not read the examples' language; empty if it does."""
+    if not reads or getattr(kind, "unread", None) is None:
+        return ""
+    return kind.unread(list(zip(manifest["path"], manifest["digest"], strict=True)), reads)
 
 
 def _say(name: str, one: str, many: str, found: list[str]) -> None:

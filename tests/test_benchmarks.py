@@ -92,6 +92,11 @@ SMALLEST = {
         "; STAMPS, LEAST_STAMPS = '*/**/*.jpg', 1"
         "; surfaces = lambda scratch: digits(scratch / 'more')",
     ),
+    "backbones floor": (
+        "EMPTY --draws 2",
+        "some = [f'{word} and number {n}'.encode() for n in range(30) for word in ('oil', 'goal')]"
+        "; with_labels = lambda *_: ('text', 'tf_idf', some, ['a', 'b'] * 30)",
+    ),
     "blocks": ("--views 0 --rounds 1", FEWER.replace("BASE", "Project")),
     "doors": (
         "--seconds 0.5",
@@ -186,6 +191,10 @@ SMALLEST = {
     "alarms tasks": ("--seeds 1", "tasks.SETS = {'regression': ['diabetes']}"),
     "tasks": ("--bootstrap 5 --rounds 1", "SETS = {'regression': ['diabetes']}"),
     "text accuracy": ("--seeds 2", "TITLES, SIZES = 90, (20, 40); OURS.pop('MiniLM, int8')"),
+    "text languages": (
+        "EMPTY --sets 2 --texts 60",
+        "TITLES = 90; FORTUNES = {'German': ''}; fortunes = lambda *_: ['Das ist ein Satz.'] * 60",
+    ),
     "text speed": ("--rounds 1 --some 4", ""),
     "upgrade": ("--examples vector", f"PICTURES = 30{ANOTHER_PILLOW}"),
 }

@@ -321,6 +321,8 @@ def test_the_parameters_declared_are_the_sections_that_are_read(stage: str) -> N
         assert stage in declared
     elif stage == "evaluate":  # its repeats draw splits as ingest does, and train as train does
         assert declared == {"evaluate", "ingest", "train"}
+    elif stage == "checks":  # the backbone reads some languages
+        assert declared == {"checks", "extract"}
     elif stage in Params.model_fields:  # else it reads the sections of others
         assert declared == {stage} or stage in ("bundle", "report")
 

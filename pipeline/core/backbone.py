@@ -29,6 +29,7 @@ FAMILIES = {
 }
 IN_PYTORCH = ("lite", "torchvision", "timm")
 WITH_BLOCKS = (*IN_PYTORCH, "minilm", "speech", "transformers", "python")  # inner blocks
+READS = {"minilm": ("en",)}  # the languages of texts that a family was trained on, where it matters
 TRAINED_TEXTS = ("minilm_l6_v2",)  # networks with a graph that `finetune` can still train
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
@@ -103,6 +104,15 @@ class Backbone:
     def has_blocks(self) -> bool:
         """Whether the network, or a joined one, has inner blocks, according to its name."""
         return any(one.family in WITH_BLOCKS for one in self.each)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Codes of the languages that it was trained on; empty if that is not known or any will do.
+
+        A joined backbone reads what any of its networks reads.
+        """
+        each = [READS.get(one.family, ()) for one in self.each]
+        return tuple(dict.fromkeys(code for codes in each for code in codes)) if all(each) else ()
 
     def with_blocks(self, blocks: str) -> "Backbone":
         """Return the backbone with `blocks` for each network that has inner blocks."""

@@ -30,6 +30,7 @@ COUNTED = {
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "pandas": "pandas",
+    "py3langid": "py3langid",
     "pyarrow": "pyarrow",
     "scipy": "scipy",
     "skimage": "scikit-image",

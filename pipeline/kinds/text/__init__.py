@@ -4,6 +4,7 @@ Modules are imported where they are used, because a stage needs few of them.
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -103,6 +104,15 @@ class Text(Plain):
         from .copies import copies
 
         return copies(pairs)
+
+    def unread(self, examples: Sequence[Example], reads: Sequence[str]) -> str:
+        """Return that most texts are in a language that the backbone does not read."""
+        from ...examples.files import read_each
+        from . import language
+
+        some = sorted(examples, key=lambda one: one[1])[: language.LOOKED_AT]
+        texts = read_each((Path(path), digest) for path, digest in some)
+        return language.unread(Counter(map(language.language, texts)), reads)
 
     def copies_by(self) -> str:
         """Return the versions of this code and of Unicode."""

@@ -448,6 +448,25 @@ def test_copies_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
+GERMAN = "Die Preise für Öl sind am Montag wieder gestiegen, Nummer {}."
+ENGLISH = "Oil prices rose again on Monday, number {}."
+
+
+@pytest.mark.parametrize(("german", "warned"), [(40, True), (10, False)])
+def test_most_texts_in_a_language_that_the_backbone_does_not_read_are_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, german: int, warned: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = []
+    for number in range(50):
+        text = (GERMAN if number < german else ENGLISH).format(number).encode()
+        Path(f"{number}.txt").write_bytes(text)
+        examples.append((f"{number}.txt", digest(text)))
+    words = kinds.named("text").unread(examples, ("en",))
+    assert words.startswith(f"{german} of 50 texts seem to be in a language") == warned
+    assert ("most of them in 'de'" in words) == warned
+
+
 def test_checks_find_titles_that_differ_in_spelling(texts: Project) -> None:
     rows = notes(60)
     write([*rows, *((f"{text.upper()} !", label) for text, label in rows[:20])])
