@@ -10,7 +10,7 @@ import yaml
 
 from pipeline import kinds
 from pipeline.core import params
-from pipeline.core.backbone import Backbone
+from pipeline.core.backbone import IN_PYTORCH, Backbone
 from pipeline.core.errors import ParamsError
 from pipeline.core.paths import MANIFEST, PARAMS
 from pipeline.evaluation.comparing import words
@@ -108,7 +108,11 @@ def write(backbone: str) -> None:
 def _networks(settings: params.Params) -> list[str]:
     """Return the named networks and the floor, without repeats and untrained networks."""
     floor = kinds.named(settings.ingest.kind).floor
-    named = [settings.extract.backbone, *settings.rank.backbones, *filter(None, [floor])]
+    named = [settings.extract.backbone, *filter(None, [floor])]
+    of_pictures = any(one.family in IN_PYTORCH for one in settings.extract.network.each)
+    # The default of `rank.backbones` is for pictures, and needs packages that others do without.
+    if of_pictures or "backbones" in settings.rank.model_fields_set:
+        named[1:1] = settings.rank.backbones
     each = [one for name in named for one in Backbone.candidate(name).each]
     return list(dict.fromkeys(str(one) for one in each if one.weights != "random"))
 

@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         "--networks",
         nargs="+",
         metavar="NAME",
-        help="Backbones to choose from (default: those of extract.backbone and rank.backbones).",
+        help="Backbones to choose from (default: extract.backbone, rank.backbones and the floor).",
     )
     chooser.add_argument(
         "--budget",

@@ -11,12 +11,13 @@ import yaml
 from sklearn.datasets import load_digits
 
 from flows import choose as choosing
-from pipeline import ingest
+from pipeline import ingest, kinds
 from pipeline.core.errors import DataError, ParamsError
+from pipeline.core.params import Params
 from pipeline.evaluation.comparing import Score, difference, holm
 from pipeline.transfer import comparison, quick_head
 from pipeline.transfer.comparison import Candidate, apart, folds, probed, unions, winner
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 
 
 def candidate(name: str, losses: list[float], milliseconds: float) -> Candidate:
@@ -94,7 +95,7 @@ def digits(project: Project) -> Project:
         "label": [str(target) for target in table.target[:300]],
     }
     pq.write_table(pa.table(columns), "data/raw/digits.parquet")
-    text = (project.folder / "params.yaml").read_text()
+    text = (ROOT / "params.yaml").read_text()  # with comments
     start, end = text.index("augment:"), text.index("extract:")
     text = text[:start] + "augment: {views: 0}\n\n" + text[end:]
     for old, new in {
@@ -160,6 +161,25 @@ def test_examples_of_one_group_are_no_further_proof() -> None:
 
 def test_holm_is_statsmodels_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@pytest.mark.parametrize(
+    ("kind", "sections", "named"),
+    [
+        ("image", {}, ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]),
+        ("audio", {"extract": {"backbone": "speech_embedding"}}, ["speech_embedding"]),
+        (
+            "text",
+            {"extract": {"backbone": "minilm_l6_v2"}, "rank": {"backbones": ["tf_idf"]}},
+            ["minilm_l6_v2", "tf_idf"],
+        ),
+    ],
+)
+def test_candidates_are_networks_of_the_kind_and_its_floor(
+    kind: str, sections: dict[str, dict[str, object]], named: list[str]
+) -> None:
+    settings = Params.model_validate({"ingest": {"kind": kind}} | sections)
+    assert choosing._networks(settings) == [*named, kinds.named(kind).floor]
 
 
 def test_what_cannot_be_written_is_told(digits: Project) -> None:
