@@ -196,8 +196,8 @@ def doubts(groups: Groups | None) -> list[str]:
     proportions, others = f"{100 * PROPORTIONS_HELD:.0f} %", f"{100 * FEW_HELD:.0f} %"
     return [
         f"the intervals are computed from only {count} groups{as_even}, so they may be too narrow:"
-        f" in simulations, such 95 % intervals contained the true value in at least {proportions}"
-        f" of draws for accuracy and other proportions, but in as few as {others} for other metrics"
+        " in simulations with few or uneven groups, 95 % intervals contained the true value in as"
+        f" few as {others} of draws ({proportions} for accuracy and other proportions)"
     ]
 
 

@@ -134,7 +134,7 @@ def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
 
 
 def effects(without: npt.NDArray[np.float64], hides: npt.NDArray[np.bool_]) -> Floats:
-    """Return each part's mean effect on the log-odds, if each input hides several parts.
+    """Return each part's mean effect on the log-odds, from inputs that hide several parts each.
 
     The effect is the mean over inputs that keep a part minus the mean over inputs that hide it.
     With many random inputs the method is RISE (Petsiuk et al., BMVC 2018).
