@@ -450,7 +450,7 @@ starts, on all cores, but not of a server. The rows of branches do not include `
 ## Seconds of each stage
 
 A stage's time is from its command to its last line, and in brackets its processor time. `DVC` is
-the rest: DVC's start, what it hashes and what it writes.
+the rest: DVC's start, what it hashes and what it writes, and the import of stages' code meanwhile.
 
 {broken_down(named)}
 

@@ -60,17 +60,23 @@ def forked(soon: Path | None = None) -> Iterator[None]:
         elif code:
             raise StageCmdFailedError(command, code)
 
+    def begin(root: Path) -> None:
+        """Start the process as it would be started for a stage in `root`."""
+        repo = SimpleNamespace(root_dir=str(root))
+        options = dvc.stage.run.prepare_kwargs(
+            SimpleNamespace(wdir=str(root), addressing="", repo=repo)
+        )
+        for command in ("python -m pipeline.ingest", "headstart run ingest"):
+            if found := _starting(command, **options):
+                starter(dvc.stage.run.get_executable(), found[1], **options)
+                return
+
     dvc.stage.run._run = fork_or_start
     try:
         if soon:
-            first = SimpleNamespace(
-                wdir=str(soon), addressing="", repo=SimpleNamespace(root_dir=str(soon))
-            )
-            options = dvc.stage.run.prepare_kwargs(first)
-            for command in ("python -m pipeline.ingest", "headstart run ingest"):
-                if found := _starting(command, **options):
-                    starter(dvc.stage.run.get_executable(), found[1], **options)
-                    break
+            # If this fails, the first stage starts the process, or DVC says what is wrong.
+            with contextlib.suppress(AttributeError, OSError):
+                begin(soon)
         yield
     finally:
         dvc.stage.run._run = start

@@ -108,6 +108,19 @@ def test_a_forked_stage_sees_what_a_started_one_sees(
             assert found == started
 
 
+def test_a_process_that_is_started_soon_forks_the_first_stage(
+    clone: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"SHELL": "/bin/bash", "DVC_ROOT": str(clone)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", environment()["PATH"])
+    before = set(psutil.Process().children())
+    with forked(soon=clone):
+        (starter,) = set(psutil.Process().children()) - before
+        assert seen(clone, capfd, PATH=os.environ["PATH"])["forked"]
+        assert set(psutil.Process().children()) - before == {starter}
+
+
 def test_what_is_not_known_well_is_started(clone: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with forked():
         assert seen(clone, capfd)["forked"]
