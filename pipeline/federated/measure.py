@@ -72,7 +72,7 @@ def run(bundle: Path) -> None:
     document = {
         "bundle": given.data.manifest,
         "confidence": settings.evaluate.confidence,
-        **{name: vars(one) for name, one in figures.items()},
+        **{name: one.as_written() for name, one in figures.items()},
         "difference": {name: apart._asdict() for name, apart in differences.items()},
         "of_missing_classes": int(missing.sum()),
         "predicted_as_foreign_classes": int(foreign.sum()),

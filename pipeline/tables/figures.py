@@ -29,10 +29,13 @@ class Metrics:
         found = read_figures(file, "evaluate", "test", "interval")
         return cls(found["test"], found["interval"], found.get("baselines", {}))
 
+    def as_written(self) -> dict[str, Any]:
+        """Return the content of the file; metrics without baselines have no key for them."""
+        return {name: one for name, one in vars(self).items() if one or name != "baselines"}
+
     def write(self, file: Path) -> None:
         """Write the metrics as JSON."""
-        written = vars(self) if self.baselines else {"test": self.test, "interval": self.interval}
-        file.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(self.as_written(), indent=2) + "\n", encoding="utf-8")
 
 
 def read_figures(file: Path, stage: str, *has: str) -> dict[str, Any]:
