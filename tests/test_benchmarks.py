@@ -142,6 +142,10 @@ SMALLEST = {
         "; titles = lambda: vectors(data[300:600], target[300:600], way)",
     ),
     "extract ray": ("--pictures 60 --rounds 1", ""),
+    "next": (
+        "PICTURES --draws 1",
+        "ROUNDS, MOST, SWITCHES = 2, 200, (2,); sets = lambda *_: {'digits': vectors(load_digits)}",
+    ),
     "platforms": ("", "PYTHONS = ()"),
     "answers predict": ("PICTURES --rounds 1", ""),
     "recipes": (

@@ -1,0 +1,128 @@
+"""`headstart next`: which examples to label next, some of them at random."""
+
+import csv
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from headstart import next as proposing
+from headstart.proposing import MARGIN, RANDOM, TYPICAL, proposals
+from pipeline.core.errors import DataError, ParamsError
+from pipeline.core.paths import MANIFEST
+from tests.conftest import Project
+
+POOL = Path("data/pool.parquet")
+
+
+def pool_of(examples: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
+    """Four clouds, the first of which has half of the examples."""
+    random = np.random.default_rng(seed)
+    cloud = np.maximum(np.arange(examples) % 6 - 2, 0)
+    features = 4 * np.eye(4, 12)[cloud] + 0.3 * random.standard_normal((examples, 12))
+    return [f"{number:064x}" for number in range(examples)], features.astype(np.float32)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize(("examples", "count"), [(300, 20), (300, 3), (8, 20), (1, 1), (2, 5)])
+def test_each_fifth_is_drawn_and_none_is_proposed_twice(
+    hard: bool, examples: int, count: int
+) -> None:
+    digests, features = pool_of(examples)
+    margins = np.linspace(1, 0, examples) if hard else None
+    found = proposals(digests, features, 0, margins, count)
+    assert len(found) == min(count, examples)
+    assert len({one.place for one in found}) == len(found)
+    drawn = [one for one in found if one.why == RANDOM]
+    assert len(drawn) == -(-len(found) // 5)
+    assert {one.why for one in found} - {RANDOM} <= {MARGIN if hard else TYPICAL}
+    assert found == proposals(digests, features, 0, margins, count)
+
+
+def test_without_a_head_each_cloud_has_a_proposal() -> None:
+    digests, features = pool_of(600)
+    found = proposals(digests, features, 0, None, 5)
+    chosen = [one.place for one in found if one.why == TYPICAL]
+    assert {max(place % 6 - 2, 0) for place in chosen} == {0, 1, 2, 3}
+    centres = [features[np.maximum(np.arange(600) % 6 - 2, 0) == one].mean(0) for one in range(4)]
+    for place in chosen:  # typical: nearer to its centre than most
+        centre = centres[max(place % 6 - 2, 0)]
+        assert np.linalg.norm(features[place] - centre) < 0.3 * np.sqrt(12)
+
+
+def test_with_a_head_the_hard_ones_of_each_cloud_are_proposed() -> None:
+    digests, features = pool_of(600)
+    margins = np.random.default_rng(0).uniform(size=600)
+    found = proposals(digests, features, 100, margins, 20)
+    chosen = [one.place for one in found if one.why == MARGIN]
+    assert margins[chosen].max() < 0.4
+    assert {max(place % 6 - 2, 0) for place in chosen} == {0, 1, 2, 3}
+
+
+@pytest.fixture
+def vectors(project: Project) -> Project:
+    """A project of vectors with 60 labelled examples of two classes, and a pool of 200 others."""
+    project.set(**{"ingest.kind": "vector", "ingest.source": "parquet"})
+    project.set(**{"ingest.path": "data/raw/table.parquet", "extract.backbone": "identity"})
+    file = project.folder / "params.yaml"
+    document = yaml.safe_load(file.read_text()) | {"augment": {"views": 0}}
+    document["evaluate"]["bootstrap"] = 10
+    file.write_text(yaml.safe_dump(document))
+    random = np.random.default_rng(0)
+    labels = np.arange(260) % 2
+    table = pd.DataFrame({"key": [f"item {number}" for number in range(260)]})
+    points = random.standard_normal((260, 6)).astype(np.float32)
+    points[:, 0] += 3 * labels
+    table["vector"], table["label"] = points.tolist(), np.array(["left", "right"])[labels]
+    table[:60].to_parquet("data/raw/table.parquet")
+    table[50:].drop(columns="label").to_parquet(POOL)
+    return project
+
+
+def table_of(name: str = "next.csv") -> list[dict[str, str]]:
+    with Path(name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_pool_is_proposed_from_before_and_after_training(
+    vectors: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposing, "ENOUGH", 100)
+    proposing.run(POOL, 10)
+    first = table_of()
+    assert [row["why"] for row in first].count(RANDOM) == 2
+    assert {row["label"] for row in first} | {row["predicted"] for row in first} == {""}
+    for stage in ("ingest", "augment", "extract", "train"):
+        getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
+    capsys.readouterr()
+    proposing.run(POOL, 10)
+    said = capsys.readouterr().out
+    assert "200 of 210 vectors have no label yet; 10 have one, 0 are not accepted" in said
+    assert "200 reused, 0 computed" in said
+    labelled = set(pd.read_parquet(MANIFEST)["digest"])
+    assert not labelled & {row["digest"] for row in table_of()}
+    assert {row["why"] for row in table_of()} == {RANDOM, TYPICAL}
+
+
+def test_a_head_that_has_learned_enough_chooses(vectors: Project) -> None:
+    for stage in ("ingest", "augment", "extract", "train"):
+        getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
+    proposing.run(POOL, 10, Path("some.csv"))
+    rows = table_of("some.csv")
+    hard = [float(row["probability"]) for row in rows if row["why"] == MARGIN]
+    assert len(hard) == 8
+    assert max(hard) < 0.95
+    assert {row["predicted"] for row in rows} <= {"left", "right"}
+
+
+def test_what_is_no_pool_is_a_line(vectors: Project) -> None:
+    with pytest.raises(ParamsError, match="--n is 0"):
+        proposing.run(POOL, 0)
+    with pytest.raises(ParamsError, match="does not exist"):
+        proposing.run(Path("nowhere"))
+    Path("empty").mkdir()
+    with pytest.raises(DataError, match="empty has no vector without a label"):
+        proposing.run(Path("empty"))
