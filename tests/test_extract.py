@@ -229,6 +229,7 @@ def test_a_shard_that_somebody_changed_is_written_again(drawn: Project) -> None:
     assert shards() == whole
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_keeps_what_was_finished(
     drawn: Project,
     lite0: Path,

@@ -68,6 +68,7 @@ def test_backbones_are_ranked_and_a_second_look_computes_nothing(
     assert again == [(count, "0") for _, count in computed]
 
 
+@pytest.mark.slow
 def test_networks_whose_weights_are_packages_need_no_pytorch(shapes, lite0, monkeypatch):
     for module in ("torch", "torchvision", "timm"):
         monkeypatch.setitem(sys.modules, module, None)

@@ -70,6 +70,7 @@ def clone(
         yield made
 
 
+@pytest.mark.slow
 def test_every_stage_takes_it(clone: Repository) -> None:
     manifest = pd.read_parquet(clone.folder / "data" / "manifest.parquet")
     assert {"rows", "across"} <= set(manifest.columns)
@@ -84,12 +85,14 @@ def test_every_stage_takes_it(clone: Repository) -> None:
     assert checks["near_duplicates"] == 0
 
 
+@pytest.mark.slow
 def test_the_report_speaks_of_it_and_shows_it(clone: Repository) -> None:
     page = (clone.folder / "reports" / "report.html").read_text()
     assert "60 grids" in page
     assert "picture" not in page
 
 
+@pytest.mark.slow
 def test_predict_answers_and_refuses(clone: Repository) -> None:
     clone.headstart(
         *("predict", "bundle", "data/raw/grids/column/1.txt", "data/raw/grids/row/odd.txt"),
@@ -103,6 +106,7 @@ def test_predict_answers_and_refuses(clone: Repository) -> None:
     assert refused["error"] == "its rows are not of one length"
 
 
+@pytest.mark.slow
 def test_serve_answers(clone: Repository) -> None:
     port = free_port()
     server = subprocess.Popen(
@@ -139,6 +143,7 @@ def test_serve_answers(clone: Repository) -> None:
         server.wait()
 
 
+@pytest.mark.slow
 def test_why_speaks_of_it(clone: Repository) -> None:
     assert "ingest: up to date" in clone.headstart("why")
     (clone.folder / "data" / "raw" / "grids" / "row" / "new.txt").write_text("9999\n1111\n")

@@ -183,9 +183,8 @@ def shapes_of_two(
     return project
 
 
-@pytest.mark.parametrize(
-    "answers", ["squash", pytest.param("border", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", ["squash", "border"], indirect=True)
 def test_a_bundle_of_such_a_network_answers_alike_everywhere(
     answers: tuple[Classifier, dict[str, Any]],
 ) -> None:
