@@ -79,7 +79,7 @@ def measure_predict(scratch: Path, pictures: Path, rounds: int = 4) -> str:
     with heat maps and neighbours. Both on every core. The best of the rounds counts.
     """
     project = Project(scratch, pictures, augment={"views": 0})
-    project.stages(*STAGES)
+    project.work(*STAGES)
     with project.inside():
         classifier = Classifier(Path("bundle"), explains=True)
         count = len(read_manifest(MANIFEST))

@@ -237,7 +237,7 @@ def of_pictures(scratch: Path) -> tuple[Path, list[bytes], list[bytes]]:
         picture = Image.fromarray(np.broadcast_to(shade[:, None], (SIDE, SIDE)))
         picture.convert("RGB").save(folders[number % len(folders)] / f"large{number}.png")
     project = Project(scratch, raw, augment={"views": 0})
-    project.stages(*STAGES)
+    project.work(*STAGES)
     known = json.loads((project.folder / "bundle" / "neighbours.json").read_text())
     large = [n for n, path in enumerate(known["paths"]) if path.endswith(".png")]
     return project.folder, bodies, [str(number).encode() for number in large]
@@ -267,7 +267,7 @@ def of_sounds(scratch: Path) -> tuple[Path, list[bytes]]:
     (project.folder / "params.yaml").write_text(yaml.safe_dump(settings))
     project.give(raw)
     project.set(ingest={"source": "folder", "path": "data/raw/pictures"})
-    project.stages(*STAGES)
+    project.work(*STAGES)
     return project.folder, bodies
 
 

@@ -140,7 +140,7 @@ def difference(of: np.ndarray) -> str:
 
 def measure(scratch: Path, pictures: str = "", count: int = 24) -> str:
     project = Project(scratch, Path(pictures).resolve() if pictures else None, augment={"views": 0})
-    project.stages(*STAGES)
+    project.work(*STAGES)
     with project.inside():
         classifier = Classifier(Path("bundle"), explains=True)
         paths = pd.read_csv(PREDICTIONS)["path"].tolist()

@@ -49,7 +49,12 @@ class Small(BASE):
             file.write_text(yaml.safe_dump({"stages": {name: stages[name] for name in KEPT}}))
 BASE = Small
 """
-FEWER_OF_LOOP = "KEPT_STAGES = 'ingest', 'augment', 'extract'" + FEWER.replace("BASE", "Loop")
+FEWER_OF_LOOP = (
+    "KEPT_STAGES = 'ingest', 'augment', 'extract'"
+    + FEWER.replace("BASE", "Loop")
+    + "FLOW = ('true',)"
+    + "; Loop.branch, Loop.back = (lambda _: None), (lambda self: on_terminal(self, 'true'))"
+)
 ANOTHER_PILLOW = """
 def other_pillow(folder):
     record = folder / "pillow-1.0.dist-info"
@@ -200,7 +205,7 @@ SMALLEST = {
         "TITLES = 90; FORTUNES = {'German': ''}; fortunes = lambda *_: ['Das ist ein Satz.'] * 60",
     ),
     "text speed": ("--rounds 1 --some 4", ""),
-    "upgrade": ("--examples vector", f"PICTURES = 30{ANOTHER_PILLOW}"),
+    "upgrade": ("--examples 'regression diabetes'", f"PICTURES = 30{ANOTHER_PILLOW}"),
 }
 
 
