@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SMALL, begin_store
+from tests.conftest import PLAIN, SMALL, begin_store
 from tests.helpers.repository import Repository
 
 IN_THE_END = {"augment.rotate": 30}
@@ -62,7 +62,7 @@ def begin(
     repository = Repository(folder / "repository", template)
     draw_shapes(range(40), repository.folder)
     knobs = {"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 1}
-    repository.set(**SMALL, **knobs, **{"evaluate.bootstrap": 50})
+    repository.set(**PLAIN, **SMALL, **knobs, **{"evaluate.bootstrap": 50})
     return repository
 
 
