@@ -108,11 +108,11 @@ class Lock:
 
     def entries(self, kind: str) -> dict[str, Entry]:
         """Return what a project of a kind depends on, by the names that `dvc.yaml` declares."""
-        kinds = {name: self.kinds[name] for name in (DOOR, kind) if name in self.kinds}
+        used = {name: self.kinds[name] for name in (DOOR, kind) if name in self.kinds}
         return {
             **{f"stages.{name}": {CODE: digest} for name, digest in self.stages.items()},
             **{f"rooms.{name}": entry for name, entry in self.rooms.items()},
-            **{f"kinds.{name}": entry for name, entry in kinds.items()},
+            **{f"kinds.{name}": entry for name, entry in used.items()},
         }
 
 
