@@ -122,7 +122,7 @@ def test_the_parameters_of_a_kind_are_complete_and_have_comments(kind: str) -> N
 def test_a_project_takes_the_parameters_of_each_example() -> None:
     init(Path("project"))
     files = sorted((ROOT / "examples").glob("*/*.yaml"))
-    assert len(files) == 9
+    assert len(files) == 8
     for file in files:
         shutil.copy(file, "project/params.yaml")
         check_project(Path("project"))
