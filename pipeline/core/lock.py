@@ -18,6 +18,7 @@ import yaml
 from .. import __version__
 from .errors import LockError
 from .paths import LOCK, PARAMS
+from .yaml_in_c import Loader
 
 # Libraries whose versions may change an output, by the modules that are imported. Those that run
 # only optional networks are left out: installing one must not make anything stale, and the feature
@@ -254,6 +255,3 @@ def _numbers(version: str) -> list[int]:
 def _quoted(value: str) -> str:
     """Return a value in quotes: without them, YAML reads 12e456 and 1.10 as numbers."""
     return f'"{value}"'
-
-
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast

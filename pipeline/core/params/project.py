@@ -9,8 +9,8 @@ import yaml
 from .. import packages, paths, plugins
 from ..backbone import TRAINED_TEXTS, Backbone
 from ..errors import ParamsError
-from ..lock import Loader
 from ..paths import PARAMS
+from ..yaml_in_c import Loader
 from .reading import Schema, document_in, load
 from .schema import CLOSED_FORMS
 from .whole import Params

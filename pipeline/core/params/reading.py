@@ -9,8 +9,8 @@ import yaml
 from pydantic import ValidationError, create_model
 
 from ..errors import ParamsError
-from ..lock import Loader
 from ..paths import PARAMS
+from ..yaml_in_c import Loader
 from .explained import explain
 from .machine import ClusterParams, StoreParams
 from .schema import Augmentation, ExtractParams
