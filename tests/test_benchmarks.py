@@ -162,10 +162,6 @@ SMALLEST = {
         "; made = lambda *_: Set('image', classes, target[:300], names, half, seen, parts)",
     ),
     "reasons": ("--pictures PICTURES --count 1", "STEPS, MISTAKES = 2, 1"),
-    "heads repeats": (
-        "PICTURES --runs 2",
-        "NUMBERS, SPLITS, TIMED = 8, 5, {'ridge': TIMED['ridge']}",
-    ),
     "scale costs": ("--few 60 --many 120", "FILES, LARGE = 10, 1_000_000"),
     "answers serve": ("BUNDLED PICTURES --seconds 0.5", "CLIENTS = (1, 2)"),
     "sets data": (
