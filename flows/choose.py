@@ -1,10 +1,12 @@
 """`headstart choose`: compare single and joined backbones, and write the best to `params.yaml`.
 
-The chosen backbone is a parameter: it is written down, committed, and read by the stages like any
-other. Features in the feature store are not computed again, so a second comparison takes seconds.
+In classification, each backbone is compared with the head and layers that suit it best. What is
+chosen are parameters: they are written down, committed, and read by the stages like any others.
+Features in the feature store are not computed again, so a second comparison takes seconds.
 """
 
 import re
+from typing import Any
 
 import yaml
 
@@ -14,6 +16,8 @@ from pipeline.core.backbone import IN_PYTORCH, Backbone
 from pipeline.core.errors import ParamsError
 from pipeline.core.paths import MANIFEST, PARAMS
 from pipeline.evaluation.comparing import words
+from pipeline.heads.penalty import USUAL
+from pipeline.tables.layers import LAST
 from pipeline.tables.manifest import task_in
 from pipeline.transfer.comparison import Candidate, apart, compare, unions, winner
 
@@ -42,13 +46,20 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
     for name in networks or []:
         params.extract_section({"backbone": name}, "choose")  # check the name
     # The head weights counts of terms by TF-IDF, which is impossible if other features are joined.
-    names = [name for name in unions(networks or _networks(settings)) if not _joins_terms(name)]
+    floor = None if networks else kinds.named(settings.ingest.kind).floor
+    named = networks or _networks(settings)
+    names = [
+        name for name in unions([one for one in named if one != floor]) if not _joins_terms(name)
+    ]
+    # The floor is not joined: each further candidate weakens the tests.
+    names += [floor] if floor in named and floor is not None and floor not in names else []
     confidence = settings.rank.confidence
-    extracting, power = settings.extract, settings.train.power
-    candidates = compare(extracting, power, names, MANIFEST, confidence, "choose").candidates
+    training = settings.train
+    how = MANIFEST, confidence, "choose", training
+    candidates = compare(settings.extract, training.power, names, *how).candidates
     taken, best = winner(candidates, budget, confidence)
     print(table(candidates, taken, best, confidence, words(task_in(MANIFEST))))
-    write(taken.name)
+    write(chosen(taken, training))
 
 
 def table(
@@ -62,7 +73,7 @@ def table(
     width, wide = max(len(one.name) for one in candidates), max(len(measure), 8)
     lines = [
         f"{'backbone':{width}}  {'loss':>7}  {'more than the best':>22}  {'p':>6}"
-        f"  {measure:>{wide}}  ms each"
+        f"  {measure:>{wide}}  ms each  head"
     ]
     above = apart(candidates, best, confidence)
     for one in candidates:
@@ -72,37 +83,80 @@ def table(
         mark = "  <- chosen" if one is taken else ""
         lines.append(
             f"{one.name:{width}}  {one.losses.mean():7.4f}  {shown:>22}  {p_value:>6}"
-            f"  {one.score.value:{wide}.4f}  {one.milliseconds:7.1f}{mark}"
+            f"  {one.score.value:{wide}.4f}  {one.milliseconds:7.1f}  {_head(one)}{mark}"
         )
     return "\n".join(lines)
 
 
-def write(backbone: str) -> None:
-    """Write `extract.backbone` into `params.yaml`, and leave all other lines unchanged.
+def _head(one: Candidate) -> str:
+    if not one.head:
+        return "linear probe"
+    of = {"all": ", all layers", "last": ", last layer", "": ""}[one.head.of]
+    return f"{one.head.hyperparameters.optimizer}{of}"
+
+
+def chosen(taken: Candidate, training: params.TrainParams) -> dict[str, str | float]:
+    """Return the parameters of a candidate, by name."""
+    found: dict[str, str | float] = {"extract.backbone": taken.name}
+    if not taken.head:
+        return found
+    used = taken.head.hyperparameters
+    if taken.head.of == "all":
+        found["extract.blocks"] = "all"
+    found |= {"train.optimizer": used.optimizer, "train.layers": taken.head.of or LAST}
+    if isinstance(training.weight_decay, list) and used.weight_decay:
+        found["train.weight_decay"] = used.weight_decay
+    elif training.weight_decay == params.AUTO and used.optimizer == "lda":  # which has none
+        found["train.weight_decay"] = USUAL
+    return found
+
+
+def write(asked: dict[str, str | float]) -> None:
+    """Write parameters into `params.yaml`, and leave all other lines unchanged.
 
     Raises:
-        ParamsError: the line cannot be found.
+        ParamsError: a line cannot be found.
     """
     text = PARAMS.read_text(encoding="utf-8")
-    before = yaml.safe_load(text)["extract"].get("backbone")
-    if before == backbone:
-        print(f"choose: {PARAMS} has extract.backbone {backbone} already")
+    before = yaml.safe_load(text)
+    new = {name: value for name, value in asked.items() if _value(before, name) != value}
+    words = ", ".join(f"{name} {value}" for name, value in (new or asked).items())
+    if not new:
+        print(f"choose: {PARAMS} has {words} already")
         return
-    section = re.search(r"^extract:.*\n(?:(?:[ #].*)?\n)*", text, re.MULTILINE)
-    changed = text
-    if section:
-        line = re.compile(r"^(?P<key> +backbone: *)[^ #\n]+", re.MULTILINE)
-        inside = line.sub(rf"\g<key>{backbone}", section[0], count=1)
-        changed = text[: section.start()] + inside + text[section.end() :]
-    if yaml.safe_load(changed)["extract"].get("backbone") != backbone:
-        raise ParamsError(
-            f"choose cannot change {PARAMS}: write `extract: {{backbone: {backbone}}}` into it"
-        )
-    PARAMS.write_text(changed, encoding="utf-8")
+    for name, value in new.items():
+        section, _, key = name.partition(".")
+        text = _put(text, section, key, f"{value}")
+    try:
+        after = yaml.safe_load(text)
+    except yaml.YAMLError:  # of a list on several lines
+        after = before
+    if any(_value(after, name) != value for name, value in new.items()):
+        raise ParamsError(f"choose cannot change {PARAMS}: write {words} into it")
+    PARAMS.write_text(text, encoding="utf-8")
+    old = ", ".join(f"{_value(before, name)}" for name in new)
     print(
-        f"choose: {PARAMS} has extract.backbone {backbone} now, instead of {before};"
-        " commit it, and run `headstart repro`"
+        f"choose: {PARAMS} has {words} now, instead of {old}; commit it, and run `headstart repro`"
     )
+
+
+def _value(document: dict[str, Any], name: str) -> Any:
+    section, _, key = name.partition(".")
+    inside = document.get(section)
+    return inside.get(key) if isinstance(inside, dict) else None
+
+
+def _put(text: str, section: str, key: str, value: str) -> str:
+    """Set a parameter on its line, or on a new one at the beginning of its section."""
+    found = re.search(rf"^{section}:.*\n(?:(?:[ #].*)?\n)*", text, re.MULTILINE)
+    if not found:
+        return text
+    line = re.compile(rf"^(?P<key> +{key}: *)[^#\n]*?(?P<rest> *(?:#.*)?)$", re.MULTILINE)
+    inside, count = line.subn(rf"\g<key>{value}\g<rest>", found[0], count=1)
+    if not count:
+        header, _, rest = found[0].partition("\n")
+        inside = f"{header}\n  {key}: {value}\n{rest}"
+    return text[: found.start()] + inside + text[found.end() :]
 
 
 def _networks(settings: params.Params) -> list[str]:

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import importlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -84,8 +85,11 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-        self.set(**PLAIN)
+        text = (ROOT / "params.yaml").read_text()
+        for name, value in PLAIN.items():  # comments stay
+            key, written = name.partition(".")[2], "null" if value is None else value
+            text = re.sub(rf"(?m)^(  {key}: ).*?(?= *(#|$))", rf"\g<1>{written}", text, count=1)
+        (folder / "params.yaml").write_text(text)
         (folder / "reports").mkdir()
         (folder / "data" / "raw").mkdir(parents=True)
 

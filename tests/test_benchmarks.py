@@ -120,7 +120,7 @@ SMALLEST = {
         "",
         "GPU_BATCH, SAMPLE, ROUNDS = 2, 4, 1; BACKBONES = BACKBONES[1:]",
     ),
-    "heads defaults": ("PICTURES --seeds 1", "SETS = ('hymenoptera',); EPOCHS = 2"),
+    "heads default": ("--draws 1", "SETS_OF_DEFAULT, SIZES_OF_DEFAULT = ['digits'], (10,)"),
     "install": ("--rounds 1", "fresh = lambda *_: (run('true'), run('true'), 1.0, 1)"),
     "intervals": ("--draws 2", "ALONE = ALONE[:1]; GROUPS = GROUPS[:1]"),
     "learning": ("PICTURES --part frozen --set hymenoptera", "SETS = ('hymenoptera',)"),

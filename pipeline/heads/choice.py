@@ -36,17 +36,19 @@ FOLDS = 5
 class Contender:
     """A head on all layers, or on the last one (`columns`), and its out-of-fold predictions.
 
-    `losses` [m] are those of m examples; `right` is the share of right predictions, 0 for tasks in
-    which a prediction is not right or wrong. `behind` is how much higher its mean loss is than that
-    of the chosen head, and `error` the standard error of that difference.
+    `rows` [m] are the places in the pool of the predicted examples, `losses` [m] are their losses,
+    and `right` [m] says whether they are right, which is False for tasks in which no prediction is
+    right or wrong. `behind` is how much higher the mean loss is than that of the chosen head, and
+    `error` the standard error of that difference.
     """
 
     hyperparameters: Hyperparameters
     of: str
     layers: Layers
     columns: slice
+    rows: npt.NDArray[np.int64]
     losses: npt.NDArray[np.float64]
-    right: float
+    right: npt.NDArray[np.bool_]
     behind: float = 0.0
     error: float = 0.0
 
@@ -84,6 +86,7 @@ def choose(
     heads: Sequence[Hyperparameters],
     layers: Layers,
     schedule: Schedule,
+    last_first: bool = False,
 ) -> list[Contender]:
     """Compare the heads; return the chosen one first, and the others by their loss.
 
@@ -95,6 +98,7 @@ def choose(
         heads: those with closed forms, the usual one first.
         layers: of the features; empty if they are of the last layer alone.
         schedule: of the heads.
+        last_first: whether the head that is kept if in doubt is the first one on the last layer.
     """
     rows = penalty.drawn(pool, MOST)
     some, names, weights = pool.take(rows), np.asarray(keys)[rows], schedule.class_weights
@@ -107,8 +111,10 @@ def choose(
     held = fold >= 0
     options: list[tuple[str, Layers, slice]] = [("all" * bool(layers), layers, slice(None))]
     options += [("last", (), slice(layers[0].width))] if layers else []
+    if last_first:
+        options.reverse()
     if not held.any():
-        return [Contender(heads[0], *options[0], np.empty(0), 0.0)]
+        return [Contender(heads[0], *options[0], rows[held], np.empty(0), np.empty(0, bool))]
     found = []
     labels: npt.NDArray[Any] = some.labels[held]
     units = Units.of(schedule.loss, some.labels) if numbers else None
@@ -116,14 +122,14 @@ def choose(
         part = replace(some, features=some.features[:, columns])
         how = replace(schedule, class_weights=weights, layers=own)
         logits = _out_of_fold(part, fold, head, how)
-        right = float((logits.argmax(axis=1) == labels).mean()) if labels.ndim == 1 else 0.0
+        right = logits.argmax(axis=1) == (labels if labels.ndim == 1 else -1)
         true = units.learned(labels) if units else labels
         given = units.learned(logits).astype(np.float32) if units else logits
         losses = penalty.judged(schedule.loss, given, true, len(weights))
-        found.append(Contender(head, of, own, columns, losses, right))
+        found.append(Contender(head, of, own, columns, rows[held], losses, right))
     chosen, least = found[0], min(found, key=lambda one: float(one.losses.mean()))
     lead, error = penalty.compared(chosen.losses, least.losses, names[held])
-    if lead > error and (least.right > chosen.right or labels.ndim == 2):
+    if lead > error and (least.right.sum() > chosen.right.sum() or labels.ndim == 2):
         chosen = least
     found.sort(key=lambda one: (one is not chosen, float(one.losses.mean())))
     behind = [penalty.compared(one.losses, chosen.losses, names[held]) for one in found]

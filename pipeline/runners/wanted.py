@@ -10,7 +10,7 @@ from ..tables import joined, targets
 from ..tables.features import Split
 from ..tables.power import raised
 from .keys import view_keys
-from .threads import batches, compute, features_of, key_column, without
+from .threads import batches, compute, features_of, key_column, keys_of, without
 
 
 def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd.DataFrame:
@@ -48,13 +48,14 @@ def vectors(
 
     Returns:
         one row per example, sorted by digest, as in `every_view`; their features [n, d], as the
-        backbone computes them; the number of computed features.
+        backbone computes them, with those of inner blocks as further columns if its engines compute
+        them; the number of computed views.
     """
     no_plan = pd.DataFrame(columns=["digest", "view", *encoder.kind.view_columns])
     computed, parts = 0, []
     for engine in encoder.engines:
         table = every_view(examples, no_plan, engine)
-        keys = table["key"].tolist()
+        keys = keys_of(table)
         with open_store() as cache:
             missing = without(table, cache.held(keys))
             computed += compute(missing, engine, cache, batch_size)
@@ -63,8 +64,13 @@ def vectors(
         for batch in batches(damaged, batch_size):
             found |= features_of(batch, engine, batch_size)
         computed += len(damaged)
-        parts.append(np.stack([found[key] for key in keys]))
-    return table, joined.beside(parts), computed
+        parts.append(
+            [
+                np.stack([found[key] for key in table[key_column(one)]])
+                for one in engine.each_made_by
+            ]
+        )
+    return table, joined.with_blocks(*joined.parted(parts)), computed
 
 
 def originals(

@@ -21,12 +21,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from .. import kinds
-from ..backbones.engines import Encoder, Engine, open_engine
+from ..backbones.engines import Encoder, Engine, open_encoder
 from ..backbones.families import FAMILIES
 from ..core import packages
 from ..core.backbone import Backbone
 from ..core.errors import DataError
-from ..core.params import ExtractParams
+from ..core.params import ExtractParams, TrainParams
 from ..evaluation.comparing import (
     Difference,
     Score,
@@ -36,13 +36,19 @@ from ..evaluation.comparing import (
     holm,
     scored,
 )
+from ..heads import choice, penalty
+from ..heads.choice import Contender
 from ..heads.head import one_thread
+from ..heads.hyperparameters import Hyperparameters
+from ..heads.scaling import GLOBAL
+from ..heads.trained import Schedule
 from ..kinds import Kind
-from ..runners.threads import features_of
+from ..runners.threads import features_of, key_column
 from ..runners.wanted import vectors
 from ..tables import joined, targets
 from ..tables.features import Split
 from ..tables.folds import folds as dealt
+from ..tables.layers import LAST, Layers
 from ..tables.manifest import groups as groups_of
 from ..tables.manifest import kind_in, read_manifest, task_in
 from ..tables.power import raised
@@ -65,7 +71,7 @@ class Candidate:
     `losses` [n] are the out-of-fold losses, and `groups` [n] the groups of the examples. `score` is
     the metric of `comparing` for all out-of-fold predictions. `milliseconds` is the time to predict
     one example, `weight_decay` the penalty with the lowest loss, and `dimension` the number of
-    features.
+    features. `head` is the head that was chosen for it; None for a linear probe.
     """
 
     name: str
@@ -75,6 +81,7 @@ class Candidate:
     milliseconds: float
     weight_decay: float
     dimension: int
+    head: Contender | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,12 @@ def compare(
     manifest: Path,
     confidence: float,
     stage: str,
+    training: TrainParams | None = None,
 ) -> Compared:
     """Compare backbones by 5-fold cross-validation on training and validation examples.
 
+    With `training`, in classification, each backbone has the head and layers that `choice.choose`
+    finds for it, on at most `choice.MOST` examples; else a linear probe on the last layer.
     Features that are in the feature store are not computed again.
 
     Args:
@@ -105,6 +115,7 @@ def compare(
         manifest: manifest of the examples.
         confidence: confidence level of the intervals.
         stage: name of the calling stage, for printed lines.
+        training: the project's heads, of which the first is kept if in doubt.
 
     Raises:
         DataError: there are too few examples, or tf_idf is joined with others.
@@ -122,9 +133,20 @@ def compare(
     examples = rows[rows["split"].isin(["train", "val"])].sort_values("digest", ignore_index=True)
     labels, groups = targets.of(examples, targets.names(rows)), groups_of(examples)
     held_out = folds(labels, groups.tolist(), stage)
+    task, classes = task_in(manifest), targets.names(rows)
+    if not TASKS[task].exclusive:
+        training = None
+    if training:
+        names_of = examples["digest"].to_numpy(dtype=str)
+        every = _rows(np.zeros((len(examples), 0), np.float32), labels, labels >= 0)
+        some = penalty.drawn(replace(every, digests=names_of), choice.MOST)
+        examples, labels, groups = examples.iloc[some].reset_index(), labels[some], groups[some]
+    has_blocks = training is not None and extracting.precision == "float32"
+    blocks = {"blocks": "all" if has_blocks else "last"}
     features, costs, engines = {}, {}, {}
     for network in networks:
-        engine = engines[network] = open_engine(extracting.of(network), kind)
+        asked = extracting.of(network).model_copy(update=blocks)
+        engine = engines[network] = open_encoder(asked, kind).engines[0]
         table, found, computed = vectors(examples, Encoder((engine,)), extracting.batch_size)
         features[network] = found[pd.Index(table["digest"]).get_indexer(examples["digest"])]
         costs[network] = _milliseconds(examples, engine, kind)
@@ -139,10 +161,76 @@ def compare(
                 f"{stage}: {counts[0]} cannot be combined with others: remove it from {name}"
             )
         cost = sum(costs[one] for one in backbone.each)
-        how = held_out, groups, power, bool(counts), cost, task_in(manifest)
+        if training:
+            encoder = Encoder(tuple(engines[one] for one in backbone.each))
+            pool = _pool(parts, encoder, examples, labels, power)
+            of = pool, groups, encoder.layers, training, bool(counts), len(classes)
+            candidates.append(headed(name, *of, cost, confidence))
+            continue
+        how = held_out, groups, power, bool(counts), cost, task
         candidates.append(probed(name, parts, labels, *how, confidence))
     candidates.sort(key=lambda one: float(one.losses.mean()))
     return Compared(candidates, engines)
+
+
+def _pool(
+    parts: Sequence[Floats],
+    encoder: Encoder,
+    examples: pd.DataFrame,
+    labels: npt.NDArray[Any],
+    power: float,
+) -> Split:
+    """Return the examples with the features of all layers of a backbone's networks."""
+    of_each = zip(encoder.engines, parts, strict=True)
+    by_layer = [engine.by_layer(features) for engine, features in of_each]
+    together = raised(joined.with_blocks(*joined.parted(by_layer)), power)
+    digests = examples["digest"].to_numpy(dtype=str)
+    return Split(digests, digests, np.zeros(len(digests), np.int32), labels, together)
+
+
+def headed(
+    name: str,
+    pool: Split,
+    groups: Groups,
+    layers: Layers,
+    training: TrainParams,
+    counts: bool,
+    classes: int,
+    milliseconds: float,
+    confidence: float = 0.95,
+) -> Candidate:
+    """Cross-validate heads on a backbone, and choose one.
+
+    The heads are linear discriminants and logistic regression with the project's weight decay; they
+    are in the project's order.
+
+    Args:
+        name: name of the candidate.
+        pool: view 0 of n examples.
+        groups: [n], as `tables.manifest.groups` returns them.
+        layers: of the features; empty for the last one alone.
+        training: the project's parameters.
+        counts: whether features are counts of terms.
+        classes: the number of classes.
+        milliseconds: time per example.
+        confidence: confidence level of the score's interval.
+    """
+    schedule = Schedule(1, 1, 0, np.ones(classes, np.float32), counts, layers=layers)
+    keys = [str(group) for group in groups]
+    first, decay = training.optimizers()[0], training.weight_decay
+    if isinstance(decay, str):  # auto
+        options = [penalty.Candidate(GLOBAL, layers=layers)]
+        decay = penalty.choose(pool, keys, "lbfgs", schedule, len(keys), options).weight_decay
+    decays = decay if isinstance(decay, list) else [decay]
+    heads = [Hyperparameters("lbfgs", weight_decay=one) for one in decays]
+    heads.insert(0 if first == "lda" else len(heads), Hyperparameters("lda"))
+    last_first = training.layers == LAST
+    best, *_ = choice.choose(pool, keys, heads, layers, schedule, last_first)
+    of_rows = np.unique(groups[best.rows], return_inverse=True)[1]
+    return Candidate(
+        name, best.losses, of_rows, accuracy(best.right, confidence, of_rows), milliseconds,
+        best.hyperparameters.weight_decay, pool.features.shape[1], best,
+    )  # fmt: skip
 
 
 def spelled(network: Backbone) -> str:
@@ -159,7 +247,8 @@ def _stop_if_unknown(network: Backbone, stage: str) -> None:
 def _milliseconds(examples: pd.DataFrame, engine: Engine, kind: Kind) -> float:
     """Return milliseconds per example on one core, from decoding to features, best of three."""
     original = dict(zip(kind.view_columns, kind.original, strict=True))
-    some = examples.head(TIMED).assign(view=0, **original, key=b"")
+    keys = {key_column(layer): b"" for layer in engine.each_made_by}
+    some = examples.head(TIMED).assign(view=0, **original, **keys)
     seconds = []
     for _ in range(3):
         start = time.monotonic()

@@ -119,15 +119,33 @@ def test_the_winner_is_written_into_params_yaml_and_nothing_else_changes(
     said = capsys.readouterr().out
     assert "identity: 0 views reused" in said
     assert "<- chosen" in said
-    assert "extract.backbone identity now, instead of efficientnet_lite0; commit it" in said
+    assert "has extract.backbone identity" in said
+    assert "instead of efficientnet_lite0" in said
     after = file.read_text()
-    assert after == before.replace("backbone: efficientnet_lite0", "backbone: identity", 1)
     assert "# text: minilm_l6_v2" in after  # comments stay
+    was, now = yaml.safe_load(before), yaml.safe_load(after)
+    changed = {
+        f"{section}.{name}"
+        for section in was
+        for name in was[section].keys() | now[section].keys()
+        if was[section].get(name) != now[section].get(name)
+    }
+    assert changed <= {"extract.backbone", "train.optimizer", "train.layers", "train.weight_decay"}
+    assert now["train"]["layers"] == "last"
     choosing.choose(["identity"])
     said = capsys.readouterr().out
     assert "0 computed" in said
-    assert "has extract.backbone identity already" in said
+    assert "has extract.backbone identity" in said
+    assert "already" in said
     assert file.read_text() == after
+
+
+def test_a_parameter_is_written_on_its_line_or_on_a_new_one(project: Project) -> None:
+    Path("params.yaml").write_text("extract:\n  backbone: a  # b\ntrain:\n  optimizer: [c, d]\n")
+    choosing.write({"extract.backbone": "a+b", "extract.blocks": "all", "train.optimizer": "lda"})
+    assert Path("params.yaml").read_text() == (
+        "extract:\n  blocks: all\n  backbone: a+b  # b\ntrain:\n  optimizer: lda\n"
+    )
 
 
 def test_equal_backbones_are_seldom_called_different_however_many_there_are() -> None:
@@ -182,14 +200,12 @@ def test_candidates_are_networks_of_the_kind_and_its_floor(
     assert choosing._networks(settings) == [*named, kinds.named(kind).floor]
 
 
-def test_what_cannot_be_written_is_told(digits: Project) -> None:
-    file = digits.folder / "params.yaml"
-    document = yaml.safe_load(file.read_text())
-    del document["extract"]["backbone"]
-    file.write_text(yaml.safe_dump(document))
-    with pytest.raises(ParamsError, match=r"params\.yaml: write .*backbone: a\+b"):
-        choosing.write("a+b")
-    assert Path("params.yaml").read_text() == file.read_text()
+def test_what_cannot_be_written_is_told(project: Project) -> None:
+    before = "train:\n  optimizer:\n  - lda\n  - lbfgs\n"
+    Path("params.yaml").write_text(before)
+    with pytest.raises(ParamsError, match=r"params\.yaml: write train\.optimizer ridge into it"):
+        choosing.write({"train.optimizer": "ridge"})
+    assert Path("params.yaml").read_text() == before
 
 
 def test_a_name_that_is_none_is_one_line(digits: Project) -> None:
