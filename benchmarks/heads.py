@@ -139,7 +139,7 @@ Before: `lbfgs` with weight decay 0.003 on the last layer, all views weighing al
 `optimizer: [lda, lbfgs]`, `layers: auto`, `row_weights: example`. EfficientNet-Lite0, four
 augmented views of three quarters of the examples, {draws} draws; the sets and draws are those of
 [recipes.md](recipes.md). Means over the draws. The nominal coverage of the prediction sets is
-{COVERAGE:g}. The last column has how often each head was chosen.
+{COVERAGE:g}. The last column has how often each head was chosen; nan: too few examples for sets.
 
 {table(f"set | a class | {columns} | chosen", rows)}
 """

@@ -100,7 +100,7 @@ def test_a_candidate_is_a_backbone_or_one_untrained(shapes):
 
 def test_every_name_is_looked_up_before_a_backbone_is_run(shapes, monkeypatch):
     monkeypatch.setattr(
-        "pipeline.transfer.comparison.open_engine", lambda *_: pytest.fail("it was run")
+        "pipeline.transfer.comparison.open_encoder", lambda *_: pytest.fail("it was run")
     )
     shapes.set(**{"rank.backbones": ["efficientnet_lite0", "timm:no_such_model"]})
     with pytest.raises(ParamsError, match=r"timm has no model 'no_such_model'"):
