@@ -168,6 +168,7 @@ def parts_of_finetuning(**changes):
     return network, train, val, how
 
 
+@pytest.mark.slow
 def test_what_is_taken_learns_again_from_the_weights_that_came_for_the_epochs_kept(shapes):
     shapes.set(**{"finetune.epochs": 3})
     finetune()
