@@ -12,11 +12,8 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from pipeline.core.errors import (
-    BusyError,
-    ExperimentError,
-    MayPassError,
+    HeadstartError,
     ParamsError,
-    StageError,
     StoppedError,
 )
 
@@ -110,10 +107,10 @@ def headstart(
                 pool.ask("save", name=name)
                 commit = bring_home(root, place, name)
                 get_run_logger().info("saved as experiment %r (%s)", name, commit[:7])
-        except (BusyError, ExperimentError, MayPassError, ParamsError, StageError) as error:
-            return Failed(message=str(error))
         except StoppedError:
             return Cancelled(message="cancelled")
+        except HeadstartError as error:  # its message says what to do; a traceback would not
+            return Failed(message=str(error))
     return verdict(run, decision, report)
 
 
