@@ -139,7 +139,10 @@ def difference(of: np.ndarray) -> str:
 
 
 def measure(scratch: Path, pictures: str = "", count: int = 24) -> str:
-    project = Project(scratch, Path(pictures).resolve() if pictures else None, augment={"views": 0})
+    given = Path(pictures).resolve() if pictures else None
+    project = Project(scratch, given, augment={"views": 0})
+    # The class map that others are compared with is of a head on the last layer.
+    project.set(extract={"blocks": "last"}, train={"layers": "last"})
     project.work(*STAGES)
     with project.inside():
         classifier = Classifier(Path("bundle"), explains=True)
