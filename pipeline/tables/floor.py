@@ -4,17 +4,20 @@
 same test examples (`heads/floor.py`, `evaluation/floor.py`).
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..core.errors import DataError
 from ..core.paths import FLOOR
 from .features import Features, Split, read_splits, write_shards
 
 GRAPH = Path("dvc.yaml")
-NAME = FLOOR / "name.txt"  # of the backbone; empty if there is no floor
+NAME = FLOOR / "name.txt"  # of the backbone, or NONE, and the end of the line
+NONE = "none"
 SHARDS = FLOOR / "features"
 DIGITS = 1  # of a shard's name: there are few examples
 ASKED, LEARNED = 2000, 1000  # test examples, and others, at most
@@ -29,8 +32,18 @@ def is_declared() -> bool:
 
 
 def name() -> str:
-    """Return the name of the backbone whose features `extract` wrote; empty if there are none."""
-    return NAME.read_text(encoding="utf-8").strip() if NAME.exists() and is_declared() else ""
+    """Return the name of the backbone whose features `extract` wrote; empty if there are none.
+
+    Raises:
+        DataError: the file with the name is damaged.
+    """
+    if not NAME.exists() or not is_declared():
+        return ""
+    found = re.fullmatch(rb"(\w+)\n", NAME.read_bytes())
+    if found is None:
+        raise DataError(f"{NAME} is damaged; run the extract stage again")
+    text = found[1].decode()
+    return "" if text == NONE else text
 
 
 def chosen(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -47,8 +60,7 @@ def write(backbone: str, digests: Sequence[str], features: Features) -> None:
     """Write the name and the features of view 0 of the examples; no rows if the name is empty."""
     views = np.zeros(len(digests), np.int32)
     write_shards(SHARDS, [(digests, views, features)] if len(digests) else [], digits=DIGITS)
-    if name() != backbone or not NAME.exists():
-        NAME.write_text(f"{backbone}\n", encoding="utf-8")
+    NAME.write_text(f"{backbone or NONE}\n", encoding="utf-8")
 
 
 def read(manifest: pd.DataFrame, classes: list[str], splits: Sequence[str], power: float) -> Split:

@@ -69,7 +69,7 @@ def test_gem_is_the_cubic_mean_of_maps(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "pooling", "lacking"),
     [
-        ("timm:test_vit", "gem", "maps"),
+        ("timm:test_vit", "gem", "feature maps"),
         ("timm:test_resnet", "class", "tokens"),
         ("timm:test_vit2", "class_mean", "class token"),  # its first token is a register
         ("torchvision:mobilenet_v3_small", "mean", "tokens"),

