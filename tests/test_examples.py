@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_an_example_runs_and_does_nothing_twice(example: Example) -> None:
     metrics = pd.read_json(example.project / "reports" / "metrics.json", typ="series")
     assert metrics["test"]["accuracy"] > ACCURACY[example.kind]
     page = (example.project / "reports" / "report.html").read_text()
-    assert "picture" not in page
+    assert "picture" not in re.sub("<script.*?</script>", "", page, flags=re.S)  # some texts do
 
     again = example.example()
     assert "Running stage" not in again
@@ -124,9 +125,7 @@ def test_ten_more_compute_their_views_alone_and_optional_stages_run(example: Exa
     assert "ingest: would run:" in foretold
     assert " added: " in foretold
     said = example.example()
-    (line,) = [
-        line for line in said.splitlines() if line.startswith("extract: ") and "reused" in line
-    ]
+    (line,) = re.findall("^extract: .* views: .* reused.*", said, re.M)
     computed = int(line.partition(" reused, ")[2].split()[0])
     assert computed in range(10, 10 + 10 * views + 1)
     assert "10 computed" in line or views
