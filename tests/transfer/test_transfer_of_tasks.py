@@ -143,9 +143,9 @@ def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, pr
     assert list(curve.columns)[-2:] == ["val_loss", score]
     assert curve["val_loss"].min() == curve["val_loss"][report["epoch"]]
     word = "R²" if pictures == "regression" else "accuracy"
-    assert f"{word} {curve[score][0]:.4f} and {curve[score][report['epoch']]:.4f}" in (
-        capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert f"{word} {curve[score][0]:.4f}, the finetuned one (epoch {report['epoch']})" in said
+    assert f" and {word} {curve[score][report['epoch']]:.4f}" in said
     _, about = load_head(FINETUNED / "head.safetensors", FINETUNED / "head.json")
     assert about.task == pictures
     assert about.validation[score.removeprefix("val_")] == curve[score][report["epoch"]]
