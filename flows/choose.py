@@ -1,7 +1,7 @@
 """`headstart choose`: compare single and joined backbones, and write the best to `params.yaml`.
 
-In classification, each backbone is compared with the head and layers that suit it best. What is
-chosen are parameters: they are written down, committed, and read by the stages like any others.
+In classification, each backbone is compared with the head and layers that suit it best. The
+choice is written to `params.yaml`, where you commit it and the stages read it like any parameter.
 Features in the feature store are not computed again, so a second comparison takes seconds.
 """
 

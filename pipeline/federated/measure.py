@@ -83,8 +83,8 @@ def run(bundle: Path) -> None:
     if missing.any():
         lacks = listed(sorted(set(labels[missing].tolist())))
         print(
-            f"measure: warning: the joined head lacks {printable(lacks)}: its predictions for"
-            f" {missing.sum()} test examples are wrong"
+            f"measure: warning: the joined head does not have the classes {printable(lacks)}, so it"
+            f" cannot be right about their {missing.sum()} test examples"
         )
     for words in doubts(groups):
         print(f"measure: warning: {words}")

@@ -99,7 +99,7 @@ def test_a_class_that_one_of_the_two_lacks_is_a_wrong_prediction(sites, monkeypa
     monkeypatch.chdir(sites / "pune")
     measure.run(BUNDLE)
     found, said = measured(), capsys.readouterr().out
-    assert "joined head lacks moths: its predictions for 8 test examples are wrong" in said
+    assert "does not have the classes moths, so it cannot be right about their 8 test" in said
     assert "own head is better" in said
     assert found["of_missing_classes"] == 8
     joined = found["joined"]["test"]
