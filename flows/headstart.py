@@ -11,11 +11,7 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
-from pipeline.core.errors import (
-    HeadstartError,
-    ParamsError,
-    StoppedError,
-)
+from pipeline.core.errors import HeadstartError, ParamsError, StoppedError
 
 from . import artifacts
 from .dvc.claim import Claim

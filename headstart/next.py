@@ -6,6 +6,7 @@ is changed.
 
 import argparse
 import csv
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,24 +15,27 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline import kinds
-from pipeline.backbones.engines import open_encoder
+from pipeline.backbones.engines import Encoder, open_encoder
 from pipeline.core import params
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import HEAD, HEAD_WEIGHTS, MANIFEST
-from pipeline.heads.head import load_head, one_thread
-from pipeline.runners.wanted import vectors
+from pipeline.core.progress import Progress
+from pipeline.examples.files import load
+from pipeline.heads.head import Floats, load_head, one_thread
+from pipeline.serving.embedding import embed
 from pipeline.serving.predict import examples_in, inside
-from pipeline.sources.checked import check, drop_repeats
+from pipeline.sources.checked import Checked, check, drop_repeats
 from pipeline.sources.found import Found
 from pipeline.tables.cells import as_text
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
 from pipeline.tasks import TASKS
 
-from .proposing import ENOUGH, proposals
+from .proposing import ENOUGH, Proposal, proposals
 
 COLUMNS = ("path", "label", "why", "predicted", "probability", "digest")
 BATCH = 50
+AT_ONCE = 512  # examples between two looks at the progress
 POWER = 0.5  # of features without a head, as in `checks`
 
 
@@ -66,7 +70,7 @@ def run(pool: Path, n: int = BATCH, into: Path = Path("next.csv")) -> None:
     settings = params.load(kinds.schema)
     kind = kinds.named(kinds.declared(settings.ingest))
     paths = inside(pool) if pool.is_dir() else examples_in(pool, kind)
-    passed, refused = check([Found(path, "") for path in paths], kind, {})
+    passed, refused = check([Found(path, "") for path in paths], kind, {}, "next")
     kept, _ = drop_repeats(passed, kind)
     labelled = read_manifest(MANIFEST) if MANIFEST.exists() else None
     known = set() if labelled is None else set(labelled["digest"])
@@ -79,54 +83,66 @@ def run(pool: Path, n: int = BATCH, into: Path = Path("next.csv")) -> None:
         print(f"next: {one.path} is not accepted: {one.reason}")
     if not unlabelled:
         raise DataError(f"{pool} has no {kind.noun} without a label")
-    table = pd.DataFrame({"digest": [one.digest for one in unlabelled]})
-    table["path"] = [one.found.path.as_posix() for one in unlabelled]
-    if "format" in kind.columns:
-        table["format"] = [one.seen[kind.columns.index("format")] for one in unlabelled]
     encoder = open_encoder(settings.extract, kind)
-    rows, features, computed = vectors(table, encoder, settings.extract.batch_size)
-    print(f"next: {len(rows)} views: {len(rows) - computed} reused, {computed} computed")
+    features = embedded(unlabelled, encoder, settings.extract.batch_size)
+    digests = [one.digest for one in unlabelled]
     with one_thread():
-        guess = guessed(features, labelled)
+        guess = guessed(features, encoder, labelled)
         count = 0 if labelled is None else len(labelled)
         found = proposals(
-            rows["digest"].tolist(),
+            digests,
             raised(features, POWER),
             count,
             None if guess is None else guess.margins,
             n,
         )
-    write(into, [(one.place, one.why) for one in found], rows, guess)
+    write(into, found, unlabelled, guess)
     print(f"next: {into} proposes {len(found)} {kind.nouns}: fill in the column label")
 
 
-def guessed(features: npt.NDArray[np.float32], labelled: pd.DataFrame | None) -> Guess | None:
+def embedded(examples: list[Checked], encoder: Encoder, batch_size: int) -> Floats:
+    """Return the features [n, dimension] of the examples, which may be outside of the project."""
+    most, nouns = encoder.kind.most_bytes, encoder.kind.nouns
+    wanted = [(str(one.found.path), partial(load, one.found.path, most)) for one in examples]
+    parts, computed = [], 0
+    with Progress("next", len(wanted), nouns) as progress:
+        for start in range(0, len(wanted), AT_ONCE):
+            some = embed(wanted[start : start + AT_ONCE], encoder, batch_size)
+            parts.append(some.features)
+            computed += some.computed
+            progress.advance(len(some.features))
+    print(f"next: {len(wanted)} views: {len(wanted) - computed} reused, {computed} computed")
+    return np.concatenate(parts)
+
+
+def guessed(features: Floats, encoder: Encoder, labelled: pd.DataFrame | None) -> Guess | None:
     """Return the predictions of the project's head; None if it has learned too little to choose."""
     if labelled is None or not HEAD.exists():
         return None
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     train = int((labelled["split"] == "train").sum())
+    if encoder.layers and not about.layers:  # the head takes the last layer alone
+        features = features[:, : encoder.layers[0].width]
     if not TASKS[about.task].exclusive or head.dimension != features.shape[1]:
-        print("next: the head is for other features or another task, and is not used")
+        print("next: the head is for different features or another task, and is not used")
         return None
     if train < ENOUGH * len(about.classes):
         return None
     temperature = about.calibration.temperature
-    shares = head.answers(raised(features, about.power), temperature, about.task)
-    two = np.sort(shares, axis=1)[:, -2:]
-    best = shares.argmax(axis=1)
+    probabilities = head.answers(raised(features, about.power), temperature, about.task)
+    two = np.sort(probabilities, axis=1)[:, -2:]
+    best = probabilities.argmax(axis=1)
     return Guess([about.classes[one] for one in best], two[:, 1], two[:, 1] - two[:, 0])
 
 
-def write(
-    into: Path, chosen: list[tuple[int, str]], rows: pd.DataFrame, guess: Guess | None
-) -> None:
+def write(into: Path, found: list[Proposal], examples: list[Checked], guess: Guess | None) -> None:
     """Write the table, in the order in which to label; `label` is empty."""
     with into.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for place, why in chosen:
-            path, digest = rows["path"].iloc[place], rows["digest"].iloc[place]
+        for place, why in found:
+            one = examples[place]
             predicted = guess.classes[place] if guess else ""
             probability = f"{guess.probabilities[place]:.3f}" if guess else ""
-            writer.writerow([as_text(path), "", why, as_text(predicted), probability, digest])
+            path = as_text(one.found.path.as_posix())
+            writer.writerow([path, "", why, as_text(predicted), probability, one.digest])

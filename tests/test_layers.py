@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import headstart
+import headstart.next as proposing
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import BUNDLE, FEATURES, HEAD, MANIFEST
 from pipeline.heads import penalty
@@ -237,6 +238,27 @@ def test_the_embedder_has_blocks_as_further_columns(
     np.testing.assert_array_equal(found[:, :1280], last)
     np.testing.assert_array_equal(whole.transform(examples), found)
     assert whole.transform([]).shape == (0, sum(WIDTHS))
+
+
+def test_next_asks_a_head_of_the_last_layer_about_pictures_elsewhere(
+    shapes: Project,
+    draw_picture: Callable[..., Image.Image],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    changed(shapes.folder, extract__blocks="all", train__layers="auto")
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for number in range(6):
+        draw_picture(100 + number, square=bool(number % 2)).save(pool / f"{number}.png")
+    proposing.run(pool, 5)
+    said = capsys.readouterr().out
+    assert "next: 6 views: 0 reused, 6 computed" in said
+    assert {line.split(":")[0] for line in said.splitlines()} == {"next"}
+    table = pd.read_csv("next.csv")
+    assert set(table["predicted"]) <= {"disc", "square"}
+    assert set(table["why"]) == {"margin", "random"}
+    assert all(Path(path).parent == pool for path in table["path"])
 
 
 def test_a_head_whose_layers_do_not_fit_is_refused(shapes: Project) -> None:

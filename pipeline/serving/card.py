@@ -49,7 +49,7 @@ def _model(bundle: Bundle) -> Iterator[str]:
     trained = (
         f" on {counts['train']} training {kind.nouns}, with {counts.get('val', 0)} for validation"
         if counts.get("train")
-        else f", and its bundle does not count the {kind.nouns}"
+        else f" on {kind.nouns} that this bundle does not count"
     )
     yield (
         f"The features are those of {bundle.backbone.name} ({bundle.backbone.weights}), which was"
@@ -71,8 +71,7 @@ def _metrics(metrics: Mapping[str, object]) -> Iterator[str]:
     for name, value in values.items():
         if ends := intervals.get(name):
             rows.append(f"| {name} | {value:g} | {ends['low']:g} to {ends['high']:g} |")
-    counts = [value for name, value in values.items() if name not in intervals]
-    tested = counts[0] if counts else "the"
+    tested = values.get("pictures", "the")
     yield f"## Metrics\n\nOn {tested} test examples, none of which training used:"
     yield "\n".join(rows)
 

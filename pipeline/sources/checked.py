@@ -33,7 +33,7 @@ class Checked(NamedTuple):
 
 
 def check(
-    found: list[Found], kind: Kind, stamps: dict[Path, str]
+    found: list[Found], kind: Kind, stamps: dict[Path, str], name: str = "ingest"
 ) -> tuple[list[Checked], list[Refused]]:
     """Open and decode every example that is not remembered; each one is accepted or refused.
 
@@ -41,6 +41,7 @@ def check(
         found: the results of a source.
         kind: the kind of the examples.
         stamps: the trusted stamps of the examples (`Stamps.of_examples`).
+        name: the command that the progress line names.
 
     Raises:
         DataError: a bucket cannot be read, or objects have changed since they were listed. The
@@ -55,7 +56,7 @@ def check(
     with (
         contextlib.closing(Memory(kind, stamps)) as memory,
         ThreadPoolExecutor(workers) as pool,  # starts threads when a task is submitted
-        Progress("ingest", len(found), kind.nouns) as progress,
+        Progress(name, len(found), kind.nouns) as progress,
     ):
         for part, rows in enumerate(_chunks(found, PART)):
             results: dict[Path, Result | ChangedError] = {**memory.known(part, rows)}
