@@ -5,6 +5,7 @@ the reason is reported anyway.
 """
 
 import contextlib
+import fcntl
 import os
 import re
 import threading
@@ -48,6 +49,8 @@ def kept_off() -> Iterator[None]:
             except OSError:  # standard error is closed
                 _Screen.real = os.open(os.devnull, os.O_WRONLY)
             _Screen.caught, _Screen.passed = os.memfd_create("stderr"), 0
+            # Otherwise two threads that write at once could write to the same place.
+            fcntl.fcntl(_Screen.caught, fcntl.F_SETFL, os.O_APPEND)
             os.dup2(_Screen.caught, STDERR)
         _Screen.users += 1
     try:
