@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import kinds
 from .backbones.engines import Encoder, Engine, advice, open_encoder, stop_without_cuda
-from .core import command, params
+from .core import command, memory, params
 from .core.errors import DataError
 from .core.paths import FEATURES, MANIFEST, PLAN
 from .kinds import Kind
@@ -42,10 +42,14 @@ def extract() -> None:
     encoder, plan = open_encoder(settings, kind), read_plan(kind)
     engines = encoder.engines
     tables = [every_view(manifest, plan, engine) for engine in engines]
+    lengths = [engine.dimension for engine in engines]
+    lengths += [block.width for block in encoder.layers[1:]]
     if settings.features == "keys":
-        lengths = [engine.dimension for engine in engines]
-        lengths += [block.width for block in encoder.layers[1:]]
         by_key.stop_if_over_limit(len(tables[0]), lengths)
+    else:
+        there = sum(shard.stat().st_size for shard in FEATURES.glob("*.parquet"))
+        more = 4 * sum(lengths) * len(tables[0]) - there
+        memory.require_disk(more, FEATURES, f"extract: {len(tables[0]):,} views in {FEATURES}")
     with open_store() as cache:
         start = time.monotonic()
         new = [without(table, cache.held(keys_of(table))) for table in tables]
