@@ -92,6 +92,8 @@ def _limits(bundle: Bundle) -> Iterator[str]:
         "features": f"features and labels of the training {kind.nouns}",
     }.get(bundle.training_examples)
     if given:
+        if bundle.neighbours is not None:
+            given = given.replace(" of the ", f" of {bundle.neighbours:,} ")
         yield (
             "**Before you publish it**: `neighbours.safetensors` and `neighbours.json` have"
             f" {given}. `bundle.training_examples: none` leaves them out."

@@ -64,7 +64,8 @@ class Bundle:
 
     `inputs` describes the input of each network; without joined backbones there is one. `code` has
     a digest of each subpackage that can change an answer. `training_examples` says how much of the
-    training examples the bundle includes. `novelty` is None if the bundle detects no novelty.
+    training examples the bundle includes, and `neighbours` how many if not all. `novelty` is None
+    if the bundle detects no novelty.
     Bundles of older versions lack some fields, which get their defaults.
     """
 
@@ -77,6 +78,7 @@ class Bundle:
     code: dict[str, str]
     libraries: dict[str, str]
     training_examples: str = "features_and_paths"
+    neighbours: int | None = None
     novelty: Novelty | None = None
 
     @property
@@ -139,6 +141,7 @@ class Bundle:
             code=_one(content, "code", dict, {}),
             libraries=_one(content, "libraries", dict, {}),
             training_examples=_one(content, "training_examples", str, cls.training_examples),
+            neighbours=_one(content, "neighbours", int) if "neighbours" in content else None,
             novelty=Novelty.of(_one(content, "usual", dict)) if "usual" in content else None,
         )
         named(bundle.kind)  # raises an error if the kind is unknown
@@ -187,6 +190,7 @@ class Bundle:
             **first,
             "further": further or None,
             "training_examples": self.training_examples,
+            "neighbours": self.neighbours,
             "usual": None if self.novelty is None else self.novelty.content(),
             "why_no_sets": (sets and sets.why_none) or None,
             "sets": None if sets is None or sets.why_none else sets.content(),

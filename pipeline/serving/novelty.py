@@ -32,6 +32,7 @@ MOST = 1000  # examples in the bank
 LEAST = 5  # examples of a class; a mean of fewer would disclose them
 MEANS = "class_means"  # `usual.of` in `bundle.json` if the bank is the class means
 MEANS_FILE = f"{MEANS}.safetensors"
+AT_ONCE = 4096  # rows scaled at once
 WHY_NOT = (
     "so there is no novelty detection: it needs classes with at least"
     f" {LEAST} training examples each"
@@ -126,16 +127,21 @@ def bank_first(labels: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.argsort(np.array(turn), kind="stable")
 
 
-def class_means(neighbours: Floats, labels: npt.NDArray[np.integer], classes: int) -> Floats:
+def class_means(
+    features: Floats, rows: npt.NDArray[np.integer], labels: npt.NDArray[np.integer], classes: int
+) -> Floats:
     """Return the mean direction of the examples of each class, [classes, d].
 
     Args:
-        neighbours: [n, d], the training examples' features of length 1.
-        labels: [n], positions of their classes.
+        features: [n, d].
+        rows: the rows of these that count.
+        labels: [n], positions of the rows' classes.
         classes: the number of classes.
     """
-    sums = np.zeros((classes, neighbours.shape[1]), np.float32)
-    np.add.at(sums, labels, neighbours)
+    sums = np.zeros((classes, features.shape[1]), np.float32)
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
+        np.add.at(sums, labels[some], directions(features[some]))
     return directions(sums)
 
 
@@ -148,7 +154,7 @@ def of_examples(neighbours: npt.NDArray[np.floating], keys: Sequence[str], val: 
         val: [m, d], the validation examples' features as the head expects them.
     """
     bank = neighbours[:MOST].astype(np.float32)
-    found = _nearest(directions(val), bank, [""] * len(val), keys[:MOST])
+    found = _of_val(val, bank, keys[:MOST])
     on = "validation"
     if len(found) < FEWEST:
         # Each training example is compared with the others.
@@ -168,7 +174,7 @@ def of_means(means: npt.NDArray[np.floating], val: Floats) -> Novelty:
     """
     if len(val) < FEWEST:
         return Novelty(len(means), None, of_means=True)
-    found = _nearest(directions(val), means.astype(np.float32), ["val"] * len(val), [""])
+    found = _of_val(val, means.astype(np.float32), ["mean"])
     rests_on = {"validation": len(found)}
     return Novelty(len(means), _threshold(found), of_means=True, rests_on=rests_on)
 
@@ -177,6 +183,14 @@ def _threshold(distances: npt.NDArray[np.float64]) -> float:
     """Return the distance that a fraction `KEPT` of the examples does not exceed."""
     rank = math.ceil(round((len(distances) + 1) * KEPT, 6))
     return float(f"{np.sort(distances)[rank - 1]:.6g}")
+
+
+def _of_val(val: Floats, bank: Floats, of_bank: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return the distances of validation examples [m, d] to the nearest rows of the bank."""
+    chunks = [directions(val[start : start + AT_ONCE]) for start in range(0, len(val), AT_ONCE)]
+    return np.concatenate(
+        [np.empty(0), *(_nearest(some, bank, [""] * len(some), of_bank) for some in chunks)]
+    )
 
 
 def _nearest(

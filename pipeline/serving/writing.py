@@ -38,6 +38,8 @@ from .onnx_graph import whole
 # The subpackages whose code can change a prediction, besides those that made the backbone.
 CODE = ("backbones", "examples", "heads", "serving", "tables", "tasks")
 LIBRARIES = ("numpy", "onnxruntime")
+# Training examples in a bundle, so that it stays small and opens at once with a million examples.
+NEIGHBOURS = 10_000
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Parts:
                 for name, one in json.loads(notes["libraries"]).items()
             },
             training_examples=given_away,
+            neighbours=_kept(data) if given_away != "none" else None,
             novelty=found,
         )
         written.write(folder)
@@ -171,6 +174,11 @@ def _data(manifest: pd.DataFrame) -> Data:
     return Data(hashlib.sha256(MANIFEST.read_bytes()).hexdigest(), pictures)
 
 
+def _kept(data: Data) -> int | None:
+    """Return the number of training examples that a bundle keeps; None if it keeps all."""
+    return NEIGHBOURS if data.pictures["train"] > NEIGHBOURS else None
+
+
 def _digests(kind: str, backbone: Backbone) -> dict[str, str]:
     """Return a digest of the code in each subpackage that can change an answer."""
     rooms = (*CODE, f"kinds/{folder_of(kind)}")
@@ -203,12 +211,10 @@ def _write_examples(
 
 def _class_means(train: Split, classes: int) -> npt.NDArray[np.float16] | None:
     """Return each class's mean of features of length 1; None if any class has too few examples."""
-    rows = train.views == 0
-    labels = train.labels[rows]
-    if np.bincount(labels, minlength=classes).min() < novelty.LEAST:
+    rows = np.flatnonzero(train.views == 0)
+    if np.bincount(train.labels[rows], minlength=classes).min() < novelty.LEAST:
         return None
-    means = novelty.class_means(directions(train.features[rows]), labels, classes)
-    return means.astype(np.float16)
+    return novelty.class_means(train.features, rows, train.labels, classes).astype(np.float16)
 
 
 def _save_neighbours(
@@ -216,6 +222,7 @@ def _save_neighbours(
 ) -> tuple[npt.NDArray[np.float16], list[str]]:
     """Write the training examples' features, scaled to length 1, with their paths and labels.
 
+    If there are more than `NEIGHBOURS`, each class has the same number, as far as it has so many.
     Half precision changes a cosine by less than 0.001. Labels are written as in the manifest. Each
     path comes with the digest of its file, so that no other file can be mistaken for it.
 
@@ -224,7 +231,8 @@ def _save_neighbours(
     """
     originals = np.flatnonzero(train.views == 0)
     known = manifest.set_index("digest")
-    originals = originals[novelty.bank_first(known["label"].loc[train.digests[originals]].tolist())]
+    order = novelty.bank_first(known["label"].loc[train.digests[originals]].tolist())
+    originals = originals[order[:NEIGHBOURS]]
     known = known.loc[train.digests[originals]]
     features = directions(train.features[originals]).astype(np.float16)
     paths, digests = train.paths[originals].tolist(), known.index.tolist()

@@ -23,7 +23,7 @@ from pipeline.core.paths import BUNDLE, MANIFEST, REPORT
 from pipeline.kinds.vector.parse import npy
 from pipeline.pages.mistakes import NEAR
 from pipeline.report import report
-from pipeline.serving import novelty, predict, server
+from pipeline.serving import novelty, predict, server, writing
 from pipeline.serving.classifier import Classifier
 from tests.helpers.bundles import VECTORS, write_by_hand
 from tests.serving.test_serve import serving
@@ -215,11 +215,31 @@ def test_a_bundle_may_hold_no_training_example(project: Path) -> None:
     assert not (BUNDLE / novelty.MEANS_FILE).exists()
 
 
+def test_a_bundle_holds_the_same_number_of_each_class(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_away()
+    features, known, _ = held()
+    assert "neighbours" not in json.loads((BUNDLE / "bundle.json").read_text())
+    bank = dict(zip(known["digests"], features, strict=True))
+    of_train = pd.read_parquet(MANIFEST).query("split == 'train'").sort_values("digest")
+    first = of_train.groupby("label").head(2)
+    assert len(first) == 4 < len(of_train)
+    monkeypatch.setattr(writing, "NEIGHBOURS", 4)
+    monkeypatch.setattr(novelty, "MOST", 2)
+    give_away()
+    features, known, _ = held()
+    assert sorted(known["digests"]) == sorted(first["digest"])
+    np.testing.assert_array_equal(features, [bank[digest] for digest in known["digests"]])
+    assert Classifier(BUNDLE, explains=True).bundle.neighbours == 4
+    assert "features, labels and paths of 4 training pictures" in (BUNDLE / "README.md").read_text()
+
+
 def test_means_of_classes_tell_what_is_far_from_all(project: Path) -> None:
     random = np.random.default_rng(0)
     near = np.repeat(np.eye(4, dtype=np.float32), 30, axis=0)[:60]
     near = near + random.normal(0, 0.1, near.shape).astype(np.float32)
-    means = novelty.class_means(near, np.repeat([0, 1], 30), 2)
+    means = novelty.class_means(near, np.arange(60), np.repeat([0, 1], 30), 2)
     np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(means, np.eye(4)[:2], atol=0.1)
     found = novelty.of_means(means, near[::2])
