@@ -4,12 +4,14 @@ A head is linear (`features @ weight.T + bias`) or has a hidden ReLU layer befor
 Prediction needs only NumPy, so that code that only predicts does not import PyTorch.
 """
 
+import functools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,9 @@ from ..core.errors import DataError
 from ..tasks import TASKS, UNNAMED
 from .description import Calibration, HeadDescription
 from .tf_idf import weighed
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 Floats = npt.NDArray[np.float32]
 MANY_LOGITS = 2**20  # more are processed in chunks of rows
@@ -33,10 +38,19 @@ def one_thread() -> AbstractContextManager[Any]:
     cores, because threads wait for each other at every product. The limit applies only to libraries
     that are loaded already. SciPy has libraries of its own, so import SciPy first.
     """
-    from threadpoolctl import threadpool_limits  # only heat maps need it to predict
-
-    limit: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    limit: AbstractContextManager[Any] = _libraries(len(sys.modules)).limit(limits=1)
     return limit
+
+
+@functools.lru_cache(maxsize=1)
+def _libraries(modules: int) -> "ThreadpoolController":
+    """Return the libraries of linear algebra; `modules` is the number of imported modules.
+
+    The search takes milliseconds, and heads ask often. A further library comes with a module.
+    """
+    from threadpoolctl import ThreadpoolController  # only heat maps need it to predict
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 @dataclass(frozen=True)
