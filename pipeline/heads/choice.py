@@ -22,10 +22,10 @@ from ..tables.features import Split
 from ..tables.folds import folds
 from ..tables.layers import Layers
 from . import penalty
-from .fit import fit_heads, trained_again
 from .head import Floats
 from .hyperparameters import Hyperparameters, used
 from .losses import LOSSES, Units
+from .subsets import on_subsets
 from .trained import Schedule
 
 MOST = 1000  # examples
@@ -86,6 +86,7 @@ def choose(
     heads: Sequence[Hyperparameters],
     layers: Layers,
     schedule: Schedule,
+    weighing: str = "none",
     last_first: bool = False,
 ) -> list[Contender]:
     """Compare the heads; return the chosen one first, and the others by their loss.
@@ -98,6 +99,7 @@ def choose(
         heads: those with closed forms, the usual one first.
         layers: of the features; empty if they are of the last layer alone.
         schedule: of the heads.
+        weighing: `train.class_weights`.
         last_first: whether the head that is kept if in doubt is the first one on the last layer.
     """
     rows = penalty.drawn(pool, MOST)
@@ -121,7 +123,7 @@ def choose(
     for head, (of, own, columns) in itertools.product(heads, options):
         part = replace(some, features=some.features[:, columns])
         how = replace(schedule, class_weights=weights, layers=own)
-        logits = _out_of_fold(part, fold, head, how)
+        logits = _out_of_fold(part, fold, head, how, weighing)
         right = logits.argmax(axis=1) == (labels if labels.ndim == 1 else -1)
         true = units.learned(labels) if units else labels
         given = units.learned(logits).astype(np.float32) if units else logits
@@ -140,14 +142,16 @@ def choose(
 
 
 def _out_of_fold(
-    some: Split, fold: npt.NDArray[np.int64], head: Hyperparameters, schedule: Schedule
+    some: Split,
+    fold: npt.NDArray[np.int64],
+    head: Hyperparameters,
+    schedule: Schedule,
+    weighing: str,
 ) -> Floats:
     """Return logits [m, c] of the rows in a fold."""
-    none = some.take(slice(0))
-    (one,) = fit_heads(some, none, [head], schedule, "cpu")
+    asked = [fold == number for number in np.unique(fold[fold >= 0])]
     logits = np.zeros((len(fold), len(schedule.class_weights)), np.float32)
-    for number in np.unique(fold[fold >= 0]):
-        asked = fold == number
-        again = trained_again(one, some, ~asked, schedule, "cpu")
-        logits[asked] = again.logits(some.features[asked])
+    found = on_subsets(some, [~rows for rows in asked], asked, head, schedule, weighing)
+    for rows, answers in zip(asked, found, strict=True):
+        logits[rows] = answers
     return logits[fold >= 0]

@@ -30,6 +30,8 @@ from .trained import Schedule
 Mask = npt.NDArray[np.bool_]
 Number = TypeVar("Number", np.float32, np.float64)
 
+ROUNDING = 1e-9  # of the mean squared length of a row: centred rows are not independent
+
 
 def on_subsets(
     pool: Split,
@@ -284,24 +286,27 @@ def _by_nearest_mean(
 ) -> Iterator[Floats]:
     """Yield the scores of `closed_forms.nearest_mean`."""
     of_class = one_hot(pool.labels, classes, np.float32)
+    mean, scale = centre_and_scale(pool.features)
+    features = (pool.features - mean) / scale
     for weights in importance:
         inside = of_class * (weights > 0)[:, None]
-        means = (inside / inside.sum(axis=0)).T @ pool.features
-        yield 2 * pool.features @ means.T - np.square(means).sum(axis=1)
+        means = (inside / inside.sum(axis=0)).T @ features
+        yield 2 * features @ means.T - np.square(means).sum(axis=1)
 
 
 def _by_lbfgs(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
-    """Yield the scores of `closed_forms.multinomial`, fitted on the rows' principal axes.
+    """Yield the scores of `closed_forms.multinomial`.
 
-    There are at most as many axes as rows. A rotation changes neither the penalty nor the loss.
-    `fit_heads` scales the features of each subset separately; this function scales the penalty
-    instead.
+    With fewer rows than features, the rows are rotated into the space that they span, which changes
+    neither the penalty nor the loss. `fit_heads` scales the features of each subset separately;
+    this function scales the penalty instead.
     """
     features = pool.features - pool.features.mean(axis=0)
     if len(features) < features.shape[1]:
-        values, vectors = np.linalg.eigh(features @ features.T)
-        kept = values > 1e-6 * values[-1]
-        features = vectors[:, kept] * np.sqrt(values[kept])
+        products = (exact := features.astype(np.float64)) @ exact.T
+        least = ROUNDING * np.trace(products) / len(products) + 1e-300
+        products[np.diag_indices(len(products))] += least
+        features = np.linalg.cholesky(products).astype(np.float32)
     squares = _squares(features, importance, pool.features.shape[1])
     scaled = (features / np.sqrt(squares.mean())).astype(np.float32)
 

@@ -225,7 +225,7 @@ def headed(
     heads = [Hyperparameters("lbfgs", weight_decay=one) for one in decays]
     heads.insert(0 if first == "lda" else len(heads), Hyperparameters("lda"))
     last_first = training.layers == LAST
-    best, *_ = choice.choose(pool, keys, heads, layers, schedule, last_first)
+    best, *_ = choice.choose(pool, keys, heads, layers, schedule, last_first=last_first)
     of_rows = np.unique(groups[best.rows], return_inverse=True)[1]
     return Candidate(
         name, best.losses, of_rows, accuracy(best.right, confidence, of_rows), milliseconds,
