@@ -40,6 +40,8 @@ from .heads.trained import (
 from .tables import floor, targets
 from .tables.features import Split, are_counts, layers_in, read_splits
 from .tables.labels import require
+from .tables.large import held as held_bytes
+from .tables.large import mapped
 from .tables.layers import LAST, Layers
 from .tables.manifest import group_keys, read_manifest, task_in
 from .tasks import TASKS
@@ -64,11 +66,11 @@ def train() -> None:
             "train: warning: there is no validation example, so the last epoch is kept, good or bad"
         )
 
-    # Memory of four copies of the features, ten of a head's weights, past steps of the optimizer,
-    # and validation logits.
+    # Memory of four copies of the features, as far as they are not in files, ten of a head's
+    # weights, past steps of the optimizer, and validation logits.
     head_bytes = 4 * len(classes) * (rows.features.shape[1] + 1)
     memory.require(
-        16 * (rows.features.size + val.features.size)
+        4 * held_bytes(rows.features.size + val.features.size)
         + 10 * head_bytes
         + min(20 * head_bytes, 10**9)
         + 8 * len(classes) * len(val.labels),
@@ -110,8 +112,10 @@ def train() -> None:
         of_last = options[0].columns
     if of_last:
         layers, schedule = (), replace(schedule, layers=())
+        last = of_last
         rows, val = (
-            replace(split, features=split.features[:, of_last].copy()) for split in (rows, val)
+            replace(split, features=mapped(split.features, lambda some: some[:, last].copy()))
+            for split in (rows, val)
         )
     stacks = 0
     if descending:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.linalg.blas import dsyrk, ssyrk
 
 from ..tables.features import Split
+from ..tables.large import taken
 from .head import Floats, Head
 from .least_squares import ridge
 from .losses import LOSSES
@@ -66,7 +67,7 @@ class Sums:
         examples = np.unique(split.digests, return_inverse=True)[1]
         order = np.argsort(split.labels, kind="stable")
         mean, scale = centre_and_scale(split.features, scaling, schedule.layers)
-        features = split.features[order]
+        features = taken(split.features, order)
         features -= mean
         features /= scale
         labels, ordered = split.labels[order], weights[order].astype(np.float64)
@@ -85,7 +86,7 @@ class Sums:
         totals, products = self.totals, self.products
         if len(left := np.flatnonzero(~inside)):
             of_left = self.labels[left], self.weights[left], len(totals), products is not None
-            fewer, less = _added(self.features[left], *of_left)
+            fewer, less = _added(taken(self.features, left), *of_left)
             totals = totals - fewer
             products = None if products is None or less is None else products - less
         weights = np.where(inside, self.weights, 0)

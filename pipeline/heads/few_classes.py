@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
+from ..tables.large import mapped
 from . import lbfgs
 from .head import Floats, Head
-from .linear_loss import LinearLoss
+from .linear_loss import LinearLoss, with_ones
 from .losses import LOSSES
 
 TOLERANCE = 1e-4  # of the largest derivative
@@ -31,8 +32,7 @@ def minimum(
     The arguments are those of `many_classes.minimum`. With two classes, only the difference of
     their logits is learned; its weights are twice as large, so their penalty is halved.
     """
-    rows = np.ones((len(features), 1 + features.shape[1]), dtype=np.float32)
-    rows[:, 1:] = features
+    rows = mapped(features, with_ones)
     row_weights = (importance / importance.sum(dtype=np.float64)).astype(np.float32)[:, None]
     single = classes == 2
     loss = LOSSES["binary" if single else "softmax"]
@@ -59,5 +59,5 @@ def minimum(
     weights = found.x.reshape(weights.shape)
     if single:
         weights = np.concatenate([-weights, weights]) / 2
-    weights = weights.astype(np.float32)
-    return Head(weights[:, 1:].copy(), weights[:, 0].copy()), found.nit < lbfgs.MOST_ITERATIONS
+    solved: Floats = weights.astype(np.float32)
+    return Head(solved[:, 1:].copy(), solved[:, 0].copy()), found.nit < lbfgs.MOST_ITERATIONS

@@ -10,6 +10,7 @@ cores. On a GPU the result depends on the card and its libraries.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from ..core import packages
 from ..core.errors import DeviceError, TrainingError
 from ..tables.features import Split
+from ..tables.large import mapped
 from . import closed_forms, losses, tf_idf
 from .discriminants import Sums
 from .head import Floats, Head, one_thread
@@ -72,8 +74,9 @@ def fit_heads(
         others = [one for one in hyperparameters if one not in found]
         for scaling in dict.fromkeys(one.scaling for one in others):
             mean, scale = centre_and_scale(train.features, scaling, schedule.layers)
+            scaled = partial(_scaled, mean=mean, scale=scale)
             rows, new = (
-                replace(split, features=(split.features - mean) / scale) for split in (train, val)
+                replace(split, features=mapped(split.features, scaled)) for split in (train, val)
             )
             near = _on_scaled_features(start, mean, scale) if start else None
             some = [one for one in others if one.scaling == scaling]
@@ -88,6 +91,11 @@ def fit_heads(
             for one in trained:
                 found[one.hyperparameters] = _in_raw_units(one, mean, scale, idf, units)
     return [found[one] for one in hyperparameters]
+
+
+def _scaled(features: Floats, mean: Floats, scale: Scale) -> Floats:
+    found: Floats = (features - mean) / scale
+    return found
 
 
 def _on_scaled_features(head: Head, mean: Floats, scale: Scale) -> Head:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..tables.large import empty, mapped
 from .head import Floats
 from .losses import Loss
 
@@ -41,7 +42,8 @@ class Axes:
             features: the features of the rows.
             weights: [n], weights of the rows; they add up to 1.
         """
-        weighted = features * np.sqrt(weights)[:, None]
+        weighted = empty(*features.shape)
+        np.multiply(features, np.sqrt(weights)[:, None], out=weighted)
         if len(features) < features.shape[1]:
             values, vectors = np.linalg.eigh((weighted @ weighted.T).astype(np.float64))
             kept = values > 1e-6 * max(values[-1], 1e-300)
@@ -50,9 +52,16 @@ class Axes:
         else:
             values, axes = np.linalg.eigh((weighted.T @ weighted).astype(np.float64))
         axes = np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
-        turned = np.ones((len(features), 1 + axes.shape[1]), dtype=np.float32)
-        turned[:, 1:] = features @ axes
+        del weighted
+        turned = mapped(features, lambda some: with_ones(some @ axes))
         return cls(turned, np.append(1.0, np.maximum(values[::-1], 0)), axes)
+
+
+def with_ones(features: Floats) -> Floats:
+    """Return features [n, 1 + d] with a column of ones before the others."""
+    rows = np.ones((len(features), 1 + features.shape[1]), np.float32)
+    rows[:, 1:] = features
+    return rows
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from ..tables.large import mapped
 from . import lbfgs
 from .head import Floats, Head
 from .linear_loss import Axes, LinearLoss
@@ -60,13 +61,17 @@ def minimum(
     for number, seen in enumerate(levels):
         some = slice(0, 1 + seen)
         plain = PLAIN if start is None and number == 0 else 0
-        part = replace(whole, rows=np.ascontiguousarray(axes.turned[:, some]))
+        part = whole if seen == count else replace(whole, rows=_columns(axes.turned, some))
         newton = _Newton(part, axes.variances[some].astype(np.float32), plain)
         tolerance = TOLERANCE if seen == count else COARSE
         began = weights[:, some].reshape(1, -1)
         solved, reached = lbfgs.minimum(part, began, newton, tolerance, plain)
         weights[:, some] = solved.reshape(classes, -1)
     return Head(weights[:, 1:] @ axes.axes.T, weights[:, 0].copy()), reached
+
+
+def _columns(rows: Floats, some: slice) -> Floats:
+    return mapped(rows, lambda chunk: np.ascontiguousarray(chunk[:, some]))
 
 
 class _Newton:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import DataError
+from ..tables.large import chunks
 from ..tables.layers import Layers, by_layer
 
 Floats = npt.NDArray[np.float32]
@@ -46,17 +47,24 @@ def centre_and_scale(
 def _of_all(features: Floats, mean: Floats) -> np.float32:
     """Return the root mean square of the centred features."""
     with np.errstate(over="ignore", under="ignore"):
-        centred = features - mean
-        square = np.einsum("nd,nd->n", centred, centred).mean(dtype=np.float64) / len(mean)
+        square = _lengths(features, mean, features.dtype).mean(dtype=np.float64) / len(mean)
     if not SQUARES[0] < square < SQUARES[1]:  # float32 overflows, underflows or loses digits
-        exact = centred.astype(np.float64)
-        square = np.einsum("nd,nd->n", exact, exact).mean() / len(mean)
+        square = _lengths(features, mean, np.float64).mean() / len(mean)
     if not np.isfinite(square):
         raise DataError(
             f"features go up to {np.abs(features).max():.3g}, which is too large for a head: divide"
             " the vectors by a number, or lower train.power"
         )
     return np.float32(np.sqrt(square)) if square > 0 else np.float32(1)
+
+
+def _lengths(features: Floats, mean: Floats, of: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return the squared length [n] of each centred row, computed in this type."""
+    found = [np.empty(0, of)]
+    for some in chunks(*features.shape):
+        centred = (features[some] - mean).astype(of, copy=False)
+        found.append(np.einsum("nd,nd->n", centred, centred))
+    return np.concatenate(found)
 
 
 def _of_each(features: Floats, mean: Floats) -> Floats:

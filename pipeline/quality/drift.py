@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..core.params import ChecksParams
+from ..tables.large import taken
 from ..tables.manifest import GIVEN, SPLITS, groups
 
 Floats = npt.NDArray[np.float32]
@@ -218,7 +219,7 @@ def drifts(
         ours = split == name
         found = Drift(0, np.nan, np.nan, np.nan)
         if origins[name] == GIVEN:
-            sides = (features[train], labels[train], features[ours], labels[ours])
+            sides = taken(features, train), labels[train], taken(features, ours), labels[ours]
             found = test(*sides, settings.seed, (group[train], group[ours]), level)
         table.append(
             {"split": name, "pictures": int(ours.sum()), "origin": origins[name]}

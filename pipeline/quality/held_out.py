@@ -1,5 +1,6 @@
 """Out-of-fold predictions of ridge regressions, to find label issues."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 
 from ..heads.least_squares import ridge
 from ..tables.folds import folds
+from ..tables.large import mapped, taken
 from ..tables.manifest import group_keys
 
 Floats = npt.NDArray[np.float32]
@@ -38,9 +40,10 @@ def predicted(
     Returns:
         predictions [n, c], and whether there was a different fold to fit on, [n].
     """
-    centred = features - features.mean(axis=0)
+    middle: Floats = features.mean(axis=0)
+    centred = mapped(features, lambda some: some - middle)
     with np.errstate(over="ignore", under="ignore"):
-        size = float(np.sqrt(np.square(centred).mean()))
+        size = float(np.sqrt(mapped(centred, np.square).mean()))
     if not SIZES[0] < size < SIZES[1]:
         size = float(np.sqrt(np.square(centred.astype(np.float64)).mean()))
     centred /= size or 1.0
@@ -50,13 +53,18 @@ def predicted(
         out = fold == held
         if out.all():
             continue
-        others, means = centred[~out], wanted[~out].mean(axis=0)
+        others, means = taken(centred, ~out), wanted[~out].mean(axis=0)
         mean = others.mean(axis=0)
         others -= mean
         of = weights(others, wanted[~out] - means, penalty)
-        answers[out] = (centred[out] - mean) @ of + means
+        answers[out] = mapped(taken(centred, out), partial(_answers, of, mean, means))
         scored[out] = True
     return answers, scored
+
+
+def _answers(of: Floats, mean: Floats, means: Floats, features: Floats) -> Floats:
+    found: npt.NDArray[Any] = (features - mean) @ of + means
+    return found
 
 
 def weights(features: Floats, wanted: Floats, penalty: float = PENALTY) -> Floats:

@@ -8,6 +8,7 @@ from ..core.paths import FEATURES
 from ..heads.tf_idf import fitted, weighed
 from ..tables import targets
 from ..tables.features import are_counts, read_splits
+from ..tables.large import chunks, empty
 from ..tables.manifest import SPLITS
 from ..tables.power import raised
 
@@ -24,15 +25,16 @@ def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.floa
     names = targets.target_names(manifest)
     classes = names or sorted(manifest["label"].unique())
     splits = [
-        split.take(split.views == 0)
+        split.take(split.views == 0) if split.views.any() else split
         for split in read_splits(FEATURES, manifest, classes, SPLITS).values()
     ]
     digests = np.concatenate([split.digests for split in splits])
     order = np.argsort(digests)
-    powers = np.empty((len(order), splits[0].features.shape[1]), np.float32)
+    powers = empty(len(order), splits[0].features.shape[1])
     ends = np.cumsum([len(split.digests) for split in splits])[:-1]
     for split, places in zip(splits, np.split(np.argsort(order), ends), strict=True):
-        powers[places] = raised(split.features, POWER)
+        for some in chunks(*split.features.shape):
+            powers[places[some]] = raised(split.features[some], POWER)
     rows = manifest.set_index("digest").loc[digests[order]].reset_index()
     if not names:
         rows["number"] = pd.Index(classes).get_indexer(rows["label"])

@@ -18,6 +18,7 @@ from ..store.interface import Store, blob, checksum
 from ..store.places import default_address, default_folder, default_limit
 from ..store.vectors import open_store
 from . import joined
+from .large import empty
 
 KEY_BYTES = 16
 KEPT = np.dtype([("key", f"V{KEY_BYTES}"), ("checksum", "<u4")])
@@ -155,7 +156,7 @@ def _read(rows: Kept, store: Store, blocks: int) -> tuple[Floats, int, int]:
         networks = len(parts) - blocks
         part = joined.with_blocks(parts[:networks], parts[networks:])
         if not start:
-            table = np.empty((len(rows), part.shape[1]), np.float32)
+            table = empty(len(rows), part.shape[1])
         table[start : start + len(part)] = part
     return table, missing, other
 

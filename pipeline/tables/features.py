@@ -15,6 +15,7 @@ import json
 from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,14 +27,15 @@ import pyarrow.parquet as pq
 
 from ..core.errors import DataError
 from . import by_key, targets
+from .large import Chosen, Stack, chunks, mapped, taken, together
 from .layers import Layer, Layers, by_layer
 from .power import raised
 
 COUNTS = b"headstart.counts"  # in the metadata of a shard of term counts
+SHARDS_AT_ONCE = 16  # read by several threads
 LAYERS = b"headstart.layers"  # in the metadata of a shard with inner blocks: names and widths
 
 Features = npt.NDArray[np.float32] | by_key.Kept
-Chosen = npt.NDArray[np.bool_ | np.integer] | slice
 
 
 def write_shards(
@@ -175,13 +177,16 @@ class Split:
 
     def take(self, rows: Chosen) -> Self:
         """Select rows by a mask [n], by positions (in their order) or by a slice."""
-        return type(self)(*(column[rows] for column in vars(self).values()))
+        *others, features = vars(self).values()
+        columns = [*(column[rows] for column in others), taken(features, rows)]
+        return type(self)(*columns)
 
     @classmethod
     def concat(cls, splits: Iterable[Self]) -> Self:
         """Concatenate the rows of one or more splits."""
-        columns = zip(*(vars(split).values() for split in splits), strict=True)
-        return cls(*(np.concatenate(parts) for parts in columns))
+        *others, features = zip(*(vars(split).values() for split in splits), strict=True)
+        columns = [*(np.concatenate(parts) for parts in others), together(features)]
+        return cls(*columns)
 
 
 def read_splits(
@@ -229,33 +234,51 @@ def read_splits(
         chosen = {split: split_of_row[rows] == split for split in splits}
         kept = features if features.dtype == by_key.KEPT else None
         return kept, {
-            split: (rows[mask], views[mask], features[mask]) for split, mask in chosen.items()
+            split: (
+                rows[mask],
+                views[mask],
+                features[mask] if kept is not None else raised(features[mask], power),
+            )
+            for split, mask in chosen.items()
         }
 
+    every: list[by_key.Kept] = []
+    found = {split: (Stack(), Stack(), Stack()) for split in splits}
+    lengths: set[int] = set()
     with ThreadPoolExecutor() as threads:
-        all_kept, all_parts = zip(*threads.map(read, shards), strict=True)
-    every = [kept for kept in all_kept if kept is not None]
+        for start in range(0, len(shards), SHARDS_AT_ONCE):
+            for kept, parts in threads.map(read, shards[start : start + SHARDS_AT_ONCE]):
+                every += [] if kept is None else [kept]
+                for split, columns in parts.items():
+                    lengths.add(columns[2].shape[1])
+                    for stack, column in zip(found[split], columns, strict=True):
+                        stack.add(column)
     if every and len(every) < len(shards):
         raise DataError(
             f"{folder} mixes keys and vectors; delete it and run the extract stage again"
         )
-    lengths = {part[split][2].shape[1] for part in all_parts for split in splits}
     if len(lengths) > 1:
         raise DataError(
             f"{folder} mixes features of {' and '.join(map(str, sorted(lengths)))} "
             f"{'networks' if every else 'numbers'}; delete it and run the extract stage again"
         )
-    whole = {split: _together(part.pop(split) for part in all_parts) for split in splits}
+    whole = {split: tuple(stack.whole() for stack in found.pop(split)) for split in splits}
     if every:
         wanted = {split: kept for split, (_, _, kept) in whole.items()}
         vectors = by_key.vectors(wanted, np.concatenate(every), folder, len(blocks))
-        whole = {split: (*of[:2], vectors.pop(split)) for split, of in whole.items()}
+        whole = {
+            split: (*of[:2], mapped(vectors.pop(split), partial(raised, power=power)))
+            for split, of in whole.items()
+        }
     joined = {}
     for split in splits:
         rows, views, features = whole.pop(split)
         _check_complete(folder, split, manifest, rows, views)
-        if not np.isfinite(features).all():
-            bad = int(np.argmin(np.isfinite(features).all(axis=1)))
+        finite = np.empty(len(features), bool)
+        for some in chunks(*features.shape):
+            finite[some] = np.isfinite(features[some]).all(axis=1)
+        if not finite.all():
+            bad = int(np.argmin(finite))
             raise DataError(
                 f"{folder}: the features of {manifest['path'].iloc[rows[bad]]}, view {views[bad]}, "
                 "are not finite numbers; the backbone or its precision is at fault"
@@ -266,7 +289,7 @@ def read_splits(
             paths=examples["path"].to_numpy(dtype=str),
             views=views,
             labels=targets.of(examples, classes),
-            features=raised(features, power),
+            features=features,
         )
     return joined
 
@@ -276,11 +299,6 @@ def view_0(splits: dict[str, Split]) -> Split:
     joined = Split.concat(splits.values())
     first = np.flatnonzero(joined.views == 0)
     return joined.take(first[np.argsort(joined.digests[first])])
-
-
-def _together(parts: Iterable[_Rows]) -> _Rows:
-    rows, views, features = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return rows, views, features
 
 
 def _read_shard(
