@@ -19,7 +19,10 @@ import pandas as pd
 from ..core.errors import StoreError
 from ..kinds import Example, Kind
 from ..store.vectors import open_store
+from ..tables.large import mapped
 from ..tables.manifest import SPLITS
+from .sketches import candidates as by_sketches
+from .sketches import sketched
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,6 +31,7 @@ Floats = npt.NDArray[np.float32]
 ROWS, FEW = 512, 32
 # Candidates per example.
 NEAREST = 5
+EXACT = 20_000  # examples; with more, sketches select the pairs whose cosines are computed
 
 
 def candidates(queries: Floats, bank: Floats, least: float) -> list[tuple[int, int, float]]:
@@ -75,16 +79,20 @@ def near_duplicates(
         kind: the kind of the examples, which decides whether they are duplicates.
     """
     # The mean of few examples is close to them, so it includes ten rows of zeros.
-    centred = features - features.sum(axis=0) / (len(features) + 10)
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    centred /= np.maximum(lengths, np.finfo(np.float32).tiny)
+    mean = features.sum(axis=0) / (len(features) + 10)
+    centred = mapped(features, lambda some: _directions(some - mean))
+    sketches = sketched(centred) if len(rows) > EXACT else None
     place = rows["split"].map(SPLITS.index).to_numpy()
-    pairs = []
+    pairs: list[tuple[int, int, float]] = []
     for later in range(1, len(SPLITS)):
         ours, earlier = np.flatnonzero(place == later), np.flatnonzero(place < later)
-        if len(ours) and len(earlier):
-            near = candidates(centred[ours], centred[earlier], least)
-            pairs += [(ours[i], earlier[j], cosine) for i, j, cosine in near]
+        if not len(ours) or not len(earlier):
+            continue
+        if sketches is not None:
+            pairs += by_sketches(centred, sketches, ours, earlier, least, NEAREST)
+            continue
+        near = candidates(centred[ours], centred[earlier], least)
+        pairs += [(int(ours[i]), int(earlier[j]), cosine) for i, j, cosine in near]
     files = list(zip(rows["path"], rows["digest"], strict=True))
     alike, known = compare([(files[one], files[other]) for one, other, _ in pairs], kind)
     kept = [pairs[i] for i in np.flatnonzero(alike)]
@@ -98,6 +106,13 @@ def near_duplicates(
         ["alike", "cosine", "path", "other_path"], ascending=[True, False, True, True]
     )
     return table.drop(columns="alike"), len(pairs), known
+
+
+def _directions(centred: Floats) -> Floats:
+    """Scale rows to length 1; rows of zeros do not change."""
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    centred /= np.maximum(lengths, np.finfo(np.float32).tiny)
+    return centred
 
 
 def compare(pairs: Sequence[tuple[Example, Example]], kind: Kind) -> tuple[list[bool], int]:

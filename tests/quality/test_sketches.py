@@ -1,0 +1,59 @@
+"""Near neighbours by sketches, beside exact search."""
+
+import numpy as np
+
+from pipeline.quality import duplicates, sketches
+
+EXAMPLES, FEATURES, LEAST = 3000, 1280, 0.5
+
+
+def planted(cosine: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions, of which each query has one near-duplicate; the queries and the others."""
+    random = np.random.default_rng(0)
+    bank = random.standard_normal((EXAMPLES, FEATURES)).astype(np.float32)
+    noise = random.standard_normal((EXAMPLES // 3, FEATURES)).astype(np.float32)
+    copies = cosine * bank[: len(noise)] + np.sqrt(1 - cosine**2) * noise
+    every = np.concatenate([bank, copies])
+    every /= np.linalg.norm(every, axis=1, keepdims=True)
+    order = random.permutation(len(every))
+    place = np.argsort(order)
+    return every[order], place[EXAMPLES:], place[:EXAMPLES]
+
+
+def found(features: np.ndarray, queries: np.ndarray, bank: np.ndarray) -> dict[tuple, float]:
+    of = sketches.sketched(features)
+    pairs = sketches.candidates(features, of, queries, bank, LEAST, duplicates.NEAREST)
+    return {(query, row): cosine for query, row, cosine in pairs}
+
+
+def test_nearly_all_pairs_above_the_threshold_are_found() -> None:
+    features, queries, bank = planted(0.55)
+    exact = duplicates.candidates(features[queries], features[bank], LEAST)
+    wanted = {(queries[one], bank[other]): cosine for one, other, cosine in exact}
+    pairs = found(features, queries, bank)
+    assert len(wanted) > 0.95 * len(queries)
+    assert pairs.keys() <= wanted.keys()
+    assert len(pairs) >= 0.99 * len(wanted)
+    for pair, cosine in pairs.items():
+        assert abs(cosine - wanted[pair]) < 1e-5
+
+
+def test_the_order_of_arrival_changes_nothing() -> None:
+    features, queries, bank = planted(0.55)
+    pairs = found(features, queries, bank)
+    order = np.random.default_rng(1).permutation(len(features))
+    place = np.argsort(order)
+    again = found(features[order], place[queries][::-1], np.sort(place[bank]))
+    assert {(order[query], order[row]) for query, row in again} == set(pairs)
+
+
+def test_an_example_with_many_equals_keeps_the_nearest(monkeypatch) -> None:
+    """All rows but one pass the threshold of the sketches."""
+    monkeypatch.setattr(sketches, "OF_BANK", 40)
+    random = np.random.default_rng(0)
+    near = 1 + 0.1 * random.standard_normal((500, 64)).astype(np.float32)
+    near[300] = near[0] * 2
+    near /= np.linalg.norm(near, axis=1, keepdims=True)
+    pairs = found(near, np.array([0, 1]), np.arange(2, 500))
+    assert [query for query, _ in pairs].count(0) == duplicates.NEAREST
+    assert max(pairs, key=lambda pair: pairs[pair]) == (0, 300)
