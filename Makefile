@@ -11,9 +11,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-# Of a file, tests share a worker (tests/conftest.py). Some wait for a process or a schedule, so that
-# a third worker finds an idle core.
-SIDE_BY_SIDE := -n 3 --durations=10 --junitxml=.pytest_cache/tests.xml
+# Of a file, tests share a worker (tests/conftest.py). Slow ones wait for processes and schedules, so
+# that more workers than cores find an idle one.
+test-slow test-all coverage: WORKERS := 4
+WORKERS := 3
+SIDE_BY_SIDE = -n $(WORKERS) --durations=10 --junitxml=.pytest_cache/tests.xml
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

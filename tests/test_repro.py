@@ -17,6 +17,7 @@ from pipeline.core.errors import RunError
 from tests.conftest import PLAIN, SMALL, begin_store
 from tests.helpers.repository import Repository
 
+pytestmark = pytest.mark.slow
 STAGES = ["ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report"]
 
 
@@ -54,7 +55,6 @@ def test_a_second_run_runs_nothing(done: Repository) -> None:
     assert "Running" not in done.run("dvc", "repro")
 
 
-@pytest.mark.slow
 def test_on_the_way_back_extract_runs_and_computes_nothing(done: Repository) -> None:
     before = yaml.safe_load((done.folder / "params.yaml").read_text())["augment"]["rotate"]
     done.set(**{"augment.rotate": 25})
@@ -113,7 +113,6 @@ def test_of_changed_bytes_and_a_changed_label_only_the_bytes_are_computed(
     assert f" {2 if changed == 'train' else 1} computed" in shown  # the original, and a view of it
 
 
-@pytest.mark.slow
 def test_why_foretells_what_a_run_then_does(
     done: Repository, draw_picture: Callable[..., Image.Image]
 ) -> None:
@@ -173,7 +172,6 @@ def test_why_foretells_what_a_run_then_does(
     assert done.why() == up_to_date
 
 
-@pytest.mark.slow
 def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
     done.repro()
     done.run("git", "add", "-A")
@@ -190,7 +188,6 @@ def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
     assert done.repro() == []  # without `dvc checkout`
 
 
-@pytest.mark.slow
 def test_forked_stages_give_the_bytes_of_started_ones(done: Repository) -> None:
     done.repro("--force")  # the report lists what changed since the run before
     forked = done.outputs()
@@ -198,7 +195,6 @@ def test_forked_stages_give_the_bytes_of_started_ones(done: Repository) -> None:
     assert done.outputs() == forked
 
 
-@pytest.mark.slow
 def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -> None:
     done.repro()
     done.set(**{"learning_curve.run": ["asked"], "learning_curve.draws": 2})
@@ -215,7 +211,6 @@ def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -
         left.unlink()
 
 
-@pytest.mark.slow
 def test_dvc_shows_the_metrics_and_plots_and_with_gto_finds_the_bundle(
     done: Repository, tmp_path: Path
 ) -> None:

@@ -254,9 +254,8 @@ def test_a_second_run_needs_no_torch_and_tells_nobody(project: Project, engine: 
     assert shown.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "engine", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_damaged_export_is_made_again(
     small: ExtractParams, capsys: pytest.CaptureFixture[str], engine: str
 ) -> None:

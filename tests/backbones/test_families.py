@@ -12,7 +12,7 @@ from pipeline.backbones.engines.on_onnxruntime import on_export
 from pipeline.backbones.pooling import last
 from pipeline.core.backbone import Backbone
 
-SMALL = ("MobileNetV4", "ConvNeXt", "EVA-02")  # exported in seconds
+SMALL = ("MobileNetV4", "ConvNeXt")  # exported in seconds
 TOKENS = ("EVA-02", "DINOv3", "DINOv2", "CLIP", "SigLIP 2")
 
 

@@ -133,6 +133,7 @@ def test_rank_takes_it(shapes: Project) -> None:
     assert told.tolist() == [48, 16, 1, "not stated"]
 
 
+@pytest.mark.slow
 def test_a_module_is_exported_agrees_with_pytorch_and_loads_weights(
     shapes: Project, tmp_path: Path
 ) -> None:

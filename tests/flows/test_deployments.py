@@ -160,6 +160,7 @@ def test_the_death_of_what_serves_ends_the_stage(toy: Toy) -> None:
     assert toy.flow().states() == {"slow": "Completed"}
 
 
+@pytest.mark.slow
 def test_a_run_finds_the_dashboard_of_its_working_copy(toy: Toy, dashboard: Path) -> None:
     page = toy.api.removesuffix("/api")
     assert httpx.get(f"{page}/ui-settings").json()["api_url"] == "/api"
@@ -219,6 +220,7 @@ def test_a_run_without_any_server_has_one_for_itself(toy: Toy, tmp_path: Path) -
     assert states == [("a", "Completed")]
 
 
+@pytest.mark.slow
 def test_a_configured_server_is_used_and_not_replaced_where_it_does_not_answer(
     tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

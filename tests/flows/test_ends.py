@@ -27,6 +27,7 @@ def begin(toy: Toy, **more: object) -> "tuple[subprocess.Popen[str], int]":
     return flow, stage
 
 
+@pytest.mark.slow
 def test_kill_9_ends_the_stage_and_the_next_run_says_that_the_last_one_died(toy: Toy) -> None:
     flow, stage = begin(toy)
     died = toy.latest()

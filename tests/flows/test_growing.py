@@ -33,6 +33,7 @@ def look(bundle: Path, folder: Path, answers: Path) -> tuple[int, int]:
         return growing.answer_new(bundle, folder, lines)
 
 
+@pytest.mark.slow
 def test_each_content_is_asked_about_once(bundled: Path, inbox: Path, tmp_path: Path) -> None:
     bundle, answers = bundled / "bundle", tmp_path / "answers.jsonl"
     assert look(bundle, inbox, answers) == (2, 0)

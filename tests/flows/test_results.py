@@ -182,6 +182,7 @@ def test_a_parameter_that_would_do_nothing_is_refused(toy: Toy) -> None:
         assert run.tasks == {}
 
 
+@pytest.mark.slow
 def test_a_worse_result_does_not_take_the_old_ones_place(toy: Toy) -> None:
     trained(toy, 0.75)
     assert gated(toy).state["name"] == "Completed"  # there was nothing to lose

@@ -98,6 +98,7 @@ def test_all_that_is_in_the_wheel(wheel: Path) -> None:
     assert {"headstart/py.typed", "headstart/pipeline/serving/server.html"} <= wanted
 
 
+@pytest.mark.slow
 def test_beside_a_module_named_pipeline_it_predicts(elsewhere: Path, bundled: Path) -> None:
     row = pd.read_csv(bundled / "reports/predictions.csv").iloc[0]
     done = python("-m", "headstart", "predict", bundled / "bundle", bundled / row["path"])

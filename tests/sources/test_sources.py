@@ -586,7 +586,7 @@ def test_a_torchvision_set_that_cannot_be_had(
 ) -> None:
     for protocol in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(protocol, "http://127.0.0.1:9")  # nobody listens: as without a network
-    # The first `urlopen` of a process keeps its proxies: this test's end with it, a later test's not.
+    # The first `urlopen` of a process keeps its proxies for all later ones.
     monkeypatch.setattr(urllib.request, "_opener", None)
     with pytest.raises(DataError, match=words) as error:
         find.listing(params(f"torchvision:{name}", "data/raw"), IMAGE)
