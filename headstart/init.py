@@ -80,6 +80,7 @@ holds what is yours:
 headstart repro            # run what changed; then open reports/report.html
 headstart why              # what would run, and why
 headstart review           # correct labels from the report
+headstart label POOL       # label a folder or table on a page
 headstart next POOL        # which unlabelled examples to label next
 headstart predict bundle FILE
 headstart schedule         # run at night, and when the data changes

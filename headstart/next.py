@@ -6,7 +6,6 @@ is changed.
 
 import argparse
 import csv
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,26 +16,20 @@ import pandas as pd
 from pipeline import kinds
 from pipeline.backbones.engines import Encoder, open_encoder
 from pipeline.core import params
-from pipeline.core.errors import DataError, ParamsError
+from pipeline.core.errors import ParamsError
 from pipeline.core.paths import HEAD, HEAD_WEIGHTS, MANIFEST
-from pipeline.core.progress import Progress
-from pipeline.examples.files import load
 from pipeline.heads.head import Floats, load_head, one_thread
-from pipeline.serving.embedding import embed
-from pipeline.serving.predict import examples_in, inside
-from pipeline.sources.checked import Checked, check, drop_repeats
-from pipeline.sources.found import Found
+from pipeline.sources.checked import Checked
 from pipeline.tables.cells import as_text
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
 from pipeline.tasks import TASKS
 
+from .pool import POWER, embedded, opened
 from .proposing import ENOUGH, Proposal, proposals
 
 COLUMNS = ("path", "label", "why", "predicted", "probability", "digest")
 BATCH = 50
-AT_ONCE = 512  # examples between two looks at the progress
-POWER = 0.5  # of features without a head, as in `checks`
 
 
 class Guess(NamedTuple):
@@ -65,26 +58,13 @@ def run(pool: Path, n: int = BATCH, into: Path = Path("next.csv")) -> None:
     """
     if n < 1:
         raise ParamsError(f"--n is {n}; it should be 1 or more")
-    if not pool.exists():
-        raise ParamsError(f"{pool} does not exist; give a folder or a table of examples")
     settings = params.load(kinds.schema)
-    kind = kinds.named(kinds.declared(settings.ingest))
-    paths = inside(pool) if pool.is_dir() else examples_in(pool, kind)
-    passed, refused = check([Found(path, "") for path in paths], kind, {}, "next")
-    kept, _ = drop_repeats(passed, kind)
+    whole = opened(pool, kinds.named(kinds.declared(settings.ingest)), "next")
     labelled = read_manifest(MANIFEST) if MANIFEST.exists() else None
-    known = set() if labelled is None else set(labelled["digest"])
-    unlabelled = [one for one in kept if one.digest not in known]
-    print(
-        f"next: {len(unlabelled)} of {len(paths)} {kind.nouns} have no label yet;"
-        f" {len(kept) - len(unlabelled)} have one, {len(refused)} are not accepted"
-    )
-    for one in refused[:3]:
-        print(f"next: {one.path} is not accepted: {one.reason}")
-    if not unlabelled:
-        raise DataError(f"{pool} has no {kind.noun} without a label")
-    encoder = open_encoder(settings.extract, kind)
-    features = embedded(unlabelled, encoder, settings.extract.batch_size)
+    unlabelled = whole.unlabelled(() if labelled is None else set(labelled["digest"]), "next")
+    encoder = open_encoder(settings.extract, whole.kind)
+    paths = [one.found.path for one in unlabelled]
+    features = embedded(paths, encoder, settings.extract.batch_size, "next")
     digests = [one.digest for one in unlabelled]
     with one_thread():
         guess = guessed(features, encoder, labelled)
@@ -97,22 +77,7 @@ def run(pool: Path, n: int = BATCH, into: Path = Path("next.csv")) -> None:
             n,
         )
     write(into, found, unlabelled, guess)
-    print(f"next: {into} proposes {len(found)} {kind.nouns}: fill in the column label")
-
-
-def embedded(examples: list[Checked], encoder: Encoder, batch_size: int) -> Floats:
-    """Return the features [n, dimension] of the examples, which may be outside of the project."""
-    most, nouns = encoder.kind.most_bytes, encoder.kind.nouns
-    wanted = [(str(one.found.path), partial(load, one.found.path, most)) for one in examples]
-    parts, computed = [], 0
-    with Progress("next", len(wanted), nouns) as progress:
-        for start in range(0, len(wanted), AT_ONCE):
-            some = embed(wanted[start : start + AT_ONCE], encoder, batch_size)
-            parts.append(some.features)
-            computed += some.computed
-            progress.advance(len(some.features))
-    print(f"next: {len(wanted)} views: {len(wanted) - computed} reused, {computed} computed")
-    return np.concatenate(parts)
+    print(f"next: {into} proposes {len(found)} {whole.kind.nouns}: fill in the column label")
 
 
 def guessed(features: Floats, encoder: Encoder, labelled: pd.DataFrame | None) -> Guess | None:

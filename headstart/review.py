@@ -1,48 +1,29 @@
 """`headstart review`: serve the report on loopback, and write the corrections that a person makes.
 
-Whoever knows the address may write corrections, so it has a secret part, made at each start. The
-rest of the access control is that of `headstart serve` (`pipeline/serving/door.py`): no page of
-another origin can send a request, and no other name of this machine is answered.
+`loopback.py` says who may write them.
 """
 
 import argparse
-import asyncio
 import getpass
-import hmac
-import json
 import re
-import secrets
-import socket
 import subprocess
 from contextlib import suppress
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
 
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import CORRECTIONS, MANIFEST, REPORT
 from pipeline.pages.embed import REVIEWED
-from pipeline.serving.connections import Server
-from pipeline.serving.desk import Limits
-from pipeline.serving.door import Door, Guard
 from pipeline.tables import corrections
 from pipeline.tables.corrections import COLUMNS, Correction
 from pipeline.tables.manifest import read_manifest
 
+from . import loopback
+
 PORT = 8010
 NAME = re.compile(r"\w[\w.-]{0,63}")
-MOST_BYTES = 20_000  # of a request's body
-SECONDS = 10.0  # until a body is complete
 LONGEST = 2_000  # characters of a cell
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
-    " img-src data:; media-src data:; connect-src 'self'; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'"
-)
 GIVEN = ("digest", "field", "old", "new", "why")
 
 
@@ -64,23 +45,17 @@ def run(name: str | None = None, port: int = PORT) -> None:
     name = name or own_name()
     if not NAME.fullmatch(name):
         raise ParamsError(f"--name is {name!r:.80}; it should be letters, digits, _, . or -")
-    if not 0 <= port <= 65535:
-        raise ParamsError(f"--port is {port}; it should be 0 to 65535")
     if not REPORT.exists():
         raise DataError(f"{REPORT} does not exist; run `headstart repro` first")
     if REVIEWED not in REPORT.read_text(encoding="utf-8"):
         raise DataError(
             f"{REPORT} names no examples: set report.examples to shown, and run `headstart repro`"
         )
-    desk, key = Desk(name, set(read_manifest(MANIFEST)["digest"])), secrets.token_urlsafe(24)
-    try:
-        listening = socket.create_server(("127.0.0.1", port))
-    except OSError as error:
-        raise ParamsError(f"cannot listen at port {port} ({error.strerror}); give --port") from None
-    at = f"http://127.0.0.1:{listening.getsockname()[1]}/{key}/"
+    desk, key = Desk(name, set(read_manifest(MANIFEST)["digest"])), loopback.new_key()
+    listening = loopback.listening(port)
+    at = loopback.address(listening, key)
     print(f"review: open {at} ; corrections go to {desk.file}", flush=True)
-    with listening, suppress(KeyboardInterrupt):
-        Server(application(desk, key), Limits()).run(sockets=[listening])
+    loopback.serve(application(desk, key), listening)
 
 
 def own_name() -> str:
@@ -152,64 +127,13 @@ class Desk:
                         return f"{file} says {row.new!r:.40}: until you agree, neither applies."
         return ""
 
-    def reply(self, warning: str = "") -> JSONResponse:
-        """Return the person's corrections for the page."""
+    def answer(self, given: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the person's corrections for the page, after the one that is given, if any."""
+        warning = "" if given is None else self.put(given)
         rows = [{name: getattr(one, name) for name in COLUMNS} for one in self.rows()]
-        return JSONResponse({"file": str(self.file), "rows": rows, "warning": warning})
+        return {"file": str(self.file), "rows": rows, "warning": warning}
 
 
 def application(desk: Desk, key: str) -> Starlette:
     """Return the web application; `key` is the secret part of its addresses."""
-
-    def check(request: Request) -> None:
-        if not hmac.compare_digest(request.path_params["key"].encode(), key.encode()):
-            raise HTTPException(404, "no such page; `headstart review` prints the address")
-
-    async def page(request: Request) -> Response:
-        check(request)
-        headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
-        return HTMLResponse(REPORT.read_bytes(), headers=headers)
-
-    async def corrected(request: Request) -> Response:
-        check(request)
-        try:
-            if request.method == "GET":
-                return desk.reply()
-            return desk.reply(desk.put(await _body(request)))
-        except DataError as error:
-            return JSONResponse({"detail": str(error)}, 422)
-
-    async def problem(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101
-        return JSONResponse({"detail": error.detail}, error.status_code)
-
-    app = Starlette(
-        routes=[
-            Route("/{key}/", page),
-            Route("/{key}/corrections", corrected, methods=["GET", "POST"]),
-        ],
-        exception_handlers={HTTPException: problem},
-    )
-    app.add_middleware(Guard, door=Door())
-    return app
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise HTTPException(415, "the body should be application/json")
-    data = b""
-    try:
-        async with asyncio.timeout(SECONDS):
-            async for piece in request.stream():
-                data += piece
-                if len(data) > MOST_BYTES:
-                    raise HTTPException(413, f"at most {MOST_BYTES:,} bytes")
-    except TimeoutError:
-        raise HTTPException(408, "the body arrived too slowly") from None
-    try:
-        given = json.loads(data)
-    except (ValueError, RecursionError):
-        given = None
-    if not isinstance(given, dict):
-        raise HTTPException(400, "the body should be a JSON object")
-    return given
+    return loopback.application("review", key, REPORT.read_bytes, "corrections", desk.answer)

@@ -4,9 +4,11 @@ Needs chromium, the packages of `make test`, and finished runs: of this clone, a
 KIND=text` and `KIND=audio`. Pictures of the dashboard are taken by tests/flows/test_dashboard.py.
 """
 
+import csv
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +42,7 @@ def main() -> None:
             take_report(browser, project, name, "light", DESKTOP)
         take_report(browser, ROOT, "report-phone", "dark", PHONE)
         take_answers(browser)
+        take_labels(browser)
         browser.close()
 
 
@@ -57,7 +60,7 @@ def take_report(
 def take_answers(browser: Browser) -> None:
     """The page of `headstart serve`, after it was asked about a test picture."""
     picture = next(iter(sorted((ROOT / "data/pictures").rglob("*.png"))))
-    with serving():
+    with running("serve", "bundle", "--port", str(PORT)):
         for name, size in (("serve_desktop", DESKTOP), ("serve_phone", PHONE)):
             page = browser.new_page(viewport=size)
             page.goto(f"http://127.0.0.1:{PORT}")
@@ -68,16 +71,42 @@ def take_answers(browser: Browser) -> None:
             page.close()
 
 
+def take_labels(browser: Browser) -> None:
+    """The page of `headstart label`, after 25 test pictures of this clone got their labels."""
+    with tempfile.TemporaryDirectory() as folder:
+        pool = Path(folder) / "photos"
+        labels = {}
+        with (ROOT / "reports/predictions.csv").open(encoding="utf-8-sig", newline="") as table:
+            for row in csv.DictReader(table):
+                file = pool / f"{len(labels):03}.png"
+                file.parent.mkdir(exist_ok=True)
+                shutil.copy(ROOT / row["path"], file)
+                labels[file.name] = row["label"]
+        names = ",".join(sorted(set(labels.values())))
+        asked = ("label", "photos", "--classes", names, "--port", str(PORT))
+        with running(*asked, folder=Path(folder)) as said:
+            page = browser.new_page(viewport=DESKTOP)
+            page.goto(said.split()[2])
+            for done in range(25):
+                page.get_by_text(f"{done} labelled").wait_for()
+                label = labels[Path(page.locator("#name").inner_text()).name]
+                page.get_by_role("button", name=label).click()
+            page.get_by_text("25 labelled").wait_for()
+            page.screenshot(path=HERE / "label.png")
+            page.close()
+
+
 @contextmanager
-def serving() -> Iterator[None]:
-    """`headstart serve` with this clone's bundle."""
-    command = [sys.executable, "-m", "headstart", "serve", "bundle", "--port", str(PORT)]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def running(*arguments: str, folder: Path = ROOT) -> Iterator[str]:
+    """A command of `headstart` that serves a page; the line in which it names the port."""
+    command = [sys.executable, "-m", "headstart", *arguments]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    line = ""
     try:
         for line in server.stdout or ():
             if str(PORT) in line:
                 break
-        yield
+        yield line
     finally:
         server.terminate()
         server.wait()

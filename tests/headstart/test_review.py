@@ -2,11 +2,6 @@
 
 import csv
 import shutil
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -14,16 +9,15 @@ import pytest
 from playwright.sync_api import Browser, Page
 from starlette.testclient import TestClient
 
-from headstart import review
+from headstart import loopback, review
 from headstart.review import Desk, application
 from pipeline import report
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import CHECKS, CORRECTIONS, MANIFEST, REPORT
-from pipeline.serving.connections import Server
-from pipeline.serving.desk import Limits
 from pipeline.tables import corrections
 from pipeline.tables.corrections import Correction
 from pipeline.tables.manifest import read_manifest
+from tests.helpers.served import served
 
 KEY = "a-secret-part"
 DIGEST, OTHER = "0" * 64, "1" * 64
@@ -83,7 +77,7 @@ def test_no_page_of_anybody_else_writes_a_thing(client: TestClient, headers: dic
         (b"{", "application/json", 400),
         (b"[" * 10_000, "application/json", 400),
         (b"[]", "application/json", 400),
-        (b"{}" + b" " * review.MOST_BYTES, "application/json", 413),
+        (b"{}" + b" " * loopback.MOST_BYTES, "application/json", 413),
         (b"{}", "application/json", 422),
     ],
 )
@@ -164,21 +158,6 @@ def reviewed(bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return paths
 
 
-@contextmanager
-def served() -> Iterator[str]:
-    """The report, served from a thread; its address."""
-    desk = Desk("anna", set(read_manifest(MANIFEST)["digest"]))
-    server = Server(application(desk, KEY), Limits())
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/{KEY}/"
-        server.should_exit = True
-        thread.join()
-
-
 def correct(page: Page, digests: list[str]) -> None:
     """Relabel the first, confirm the second, exclude the third, and think again of the fourth."""
     cards = [page.locator(f'[data-digest="{digest}"]') for digest in digests]
@@ -203,7 +182,8 @@ def test_a_browser_corrects_and_a_file_exports_the_same(
     page = browser.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    with served() as address:
+    desk = Desk("anna", set(by_path["digest"]))
+    with served(application(desk, KEY), KEY) as address:
         page.goto(address)
         correct(page, digests)
         page.reload()
