@@ -245,8 +245,8 @@ class Desk:
         count, right, half = len(accuracy.right), accuracy.right.sum(), accuracy.by_half.sum()
         low, high = accuracy.interval
         figure = (
-            f"Accuracy {right / count:.0%} on {count} random {nouns}"
-            f" (95 % interval {low:.0%} to {high:.0%})"
+            f"Accuracy {100 * right / count:.0f} % on {count} random {nouns}"
+            f" (95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
         )
         if accuracy.enough:
             return figure, (

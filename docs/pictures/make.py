@@ -72,7 +72,7 @@ def take_answers(browser: Browser) -> None:
 
 
 def take_labels(browser: Browser) -> None:
-    """The page of `headstart label`, after 25 test pictures of this clone got their labels."""
+    """The page of `headstart label`, after 60 test pictures of this clone got their labels."""
     with tempfile.TemporaryDirectory() as folder:
         pool = Path(folder) / "photos"
         labels = {}
@@ -85,13 +85,14 @@ def take_labels(browser: Browser) -> None:
         names = ",".join(sorted(set(labels.values())))
         asked = ("label", "photos", "--classes", names, "--port", str(PORT))
         with running(*asked, folder=Path(folder)) as said:
-            page = browser.new_page(viewport=DESKTOP)
+            page = browser.new_page(viewport={"width": 1280, "height": 760})
             page.goto(said.split()[2])
-            for done in range(25):
+            for done in range(60):
                 page.get_by_text(f"{done} labelled").wait_for()
                 label = labels[Path(page.locator("#name").inner_text()).name]
                 page.get_by_role("button", name=label).click()
-            page.get_by_text("25 labelled").wait_for()
+            page.get_by_text("60 labelled").wait_for()
+            page.mouse.move(0, 0)
             page.screenshot(path=HERE / "label.png")
             page.close()
 

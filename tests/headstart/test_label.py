@@ -291,7 +291,7 @@ def test_keys_label_undo_and_add_a_class_in_a_browser(shapes: Path, browser: Bro
         page.keyboard.press("a")
         page.keyboard.type("un usual")
         page.keyboard.press("Enter")
-        page.get_by_role("button", name="3un usual").wait_for()
+        page.get_by_role("button", name="3 un usual").wait_for()
         page.keyboard.press("u")
         page.get_by_text("10 labelled").wait_for()
         page.keyboard.press("s")
