@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..heads.least_squares import ridge
 from ..tables.folds import folds
-from ..tables.large import mapped, taken
+from ..tables.large import mapped, taken, zeros
 from ..tables.manifest import group_keys
 
 Floats = npt.NDArray[np.float32]
@@ -40,26 +40,30 @@ def predicted(
     Returns:
         predictions [n, c], and whether there was a different fold to fit on, [n].
     """
-    middle: Floats = features.mean(axis=0)
-    centred = mapped(features, lambda some: some - middle)
+    centred = mapped(features, partial(_less, mean=features.mean(axis=0)))
     with np.errstate(over="ignore", under="ignore"):
         size = float(np.sqrt(mapped(centred, np.square).mean()))
     if not SIZES[0] < size < SIZES[1]:
         size = float(np.sqrt(np.square(centred.astype(np.float64)).mean()))
     centred /= size or 1.0
-    answers = np.zeros(wanted.shape, dtype=np.float32)
+    answers = zeros(*wanted.shape)
     scored = np.zeros(len(wanted), dtype=bool)
     for held in range(FOLDS):
         out = fold == held
         if out.all():
             continue
-        others, means = taken(centred, ~out), wanted[~out].mean(axis=0)
+        others, of_others = taken(centred, ~out), taken(wanted, ~out)
+        means = of_others.mean(axis=0)
         mean = others.mean(axis=0)
         others -= mean
-        of = weights(others, wanted[~out] - means, penalty)
+        of = weights(others, mapped(of_others, partial(_less, mean=means)), penalty)
         answers[out] = mapped(taken(centred, out), partial(_answers, of, mean, means))
         scored[out] = True
     return answers, scored
+
+
+def _less(rows: Floats, mean: Floats) -> Floats:
+    return rows - mean
 
 
 def _answers(of: Floats, mean: Floats, means: Floats, features: Floats) -> Floats:

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 WIDTH = 160
-SLACK = 0.15
+SLACK = 0.165
 MOST = 64  # pairs of an example whose cosines are computed, those with the nearest sketches
 ROWS, OF_BANK = 512, 4096  # sketches that are compared at a time
 

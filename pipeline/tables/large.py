@@ -40,6 +40,13 @@ def empty(rows: int, width: int, of: npt.DTypeLike = np.float32) -> npt.NDArray[
         return _mapped(file, (rows, width), of)
 
 
+def zeros(rows: int, width: int) -> Floats:
+    """Return an array [rows, width] of zeros."""
+    made: Floats = empty(rows, width)
+    made[:] = 0
+    return made
+
+
 def held(numbers: int) -> int:
     """Return how many bytes of memory an array of so many numbers takes at most."""
     return min(4 * numbers, LARGE)

@@ -4,14 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from pipeline.core.params import ChecksParams
 from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule
 from pipeline.quality.originals import originals
 from pipeline.tables import large
 from pipeline.tables.features import Split, read_splits
+from pipeline.tasks.classification.issues import label_issues
 from tests.heads.test_fit import CPU, TRAIN, VAL
 from tests.tables.test_features import manifest, rows, write
 
@@ -87,6 +90,19 @@ def test_the_features_of_checks_are_the_same(
     np.testing.assert_array_equal(before, after)
     assert known["digest"].tolist() == again["digest"].tolist() == sorted(table["digest"])
     assert is_mapped(after)
+
+
+def test_label_issues_are_the_same(request: pytest.FixtureRequest) -> None:
+    every = Split.concat([TRAIN, VAL])
+    names = [f"{number:03}" for number in range(len(every.labels))]
+    columns = {"path": names, "digest": names, "split": "train", "number": every.labels}
+    table = pd.DataFrame(columns).assign(label=every.labels.astype(str), group="")
+    before = label_issues(table, every.features, ChecksParams())
+    request.getfixturevalue("in_files")
+    after = label_issues(table, every.features, ChecksParams())
+    assert before.why_not == after.why_not
+    pd.testing.assert_frame_equal(before.issues, after.issues, rtol=1e-4)
+    pd.testing.assert_frame_equal(before.answers, after.answers, rtol=1e-4)
 
 
 def test_a_full_disk_is_an_error(in_files: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from ...core.params import ChecksParams
 from ...heads.head import probabilities
 from ...quality.doubtful import Doubts
 from ...quality.held_out import FOLDS, Floats, Integers, folds_of, predicted
+from ...tables import large
+from ...tables.large import chunks, taken, zeros
 
 Doubles = npt.NDArray[np.float64]
 
@@ -32,7 +34,7 @@ STARTS = (0.001, 0.03, 0.15)
 ROUNDS, ENOUGH = 200, 1e-5
 # Scores that the fit uses; rows sorted by digest are in random order.
 MOST_SCORES = 4_000_000
-BYTES_A_SCORE = 28  # peak memory: several copies of scores, one-hot labels and probabilities
+COPIES = 7  # of the scores in memory, at most: one-hot labels, probabilities
 
 
 class LabelIssues:
@@ -42,7 +44,7 @@ class LabelIssues:
         """Check that the scores of each class and example fit into memory."""
         examples, classes = len(manifest), manifest["label"].nunique()
         memory.require(
-            BYTES_A_SCORE * examples * classes,
+            COPIES * large.held(examples * classes),
             f"checks: label issues of {examples:,} examples of {classes:,} classes",
             "take a machine with more memory, or put fewer examples or classes into the project",
         )
@@ -65,15 +67,15 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
     classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
     fold = folds_of(rows, labels, settings.seed, numbers=False)
     scores, tested = held_out(features, labels, len(classes), fold)
-    found = recognised(scores[tested], labels[tested])
-    scale, rate = noise(scores[tested], labels[tested])
-    softmaxed = probabilities(scores, 1 / scale)
-    every, suggested = np.arange(len(labels)), softmaxed.argmax(axis=1)
+    of_tested = taken(scores, tested)
+    found = recognised(of_tested, labels[tested])
+    scale, rate = noise(of_tested, labels[tested])
+    suggested, probability, given = _softmaxed(scores, labels, scale)
     table = rows[["path", "split", "label"]].assign(
         suggested=classes.to_numpy()[suggested],
-        probability=softmaxed[every, suggested],
-        given_probability=softmaxed[every, labels],
-        wrong=wrong(softmaxed[every, labels], rate, len(classes)),
+        probability=probability,
+        given_probability=given,
+        wrong=wrong(given, rate, len(classes)),
     )
     margin = table["probability"] - table["given_probability"]
     issue = tested & (margin >= settings.label_issue_margin) & (table["wrong"] >= LEAST_WRONG)
@@ -89,6 +91,18 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
     }
     chosen = table[issue].sort_values(["wrong", "path"], ascending=[False, True])
     return Doubts(chosen, why, pd.DataFrame(answers))
+
+
+def _softmaxed(scores: Floats, labels: Integers, scale: float) -> tuple[Integers, Doubles, Doubles]:
+    """Return the most probable classes [n], their probabilities, and those of the labels."""
+    suggested, (probability, given) = np.empty(len(labels), int), np.empty((2, len(labels)))
+    for some in chunks(*scores.shape):
+        softmaxed = probabilities(scores[some], 1 / scale)
+        every = np.arange(len(softmaxed))
+        suggested[some] = softmaxed.argmax(axis=1)
+        probability[some] = softmaxed[every, suggested[some]]
+        given[some] = softmaxed[every, labels[some]]
+    return suggested, probability, given
 
 
 def recognised(scores: Floats, labels: Integers) -> float:
@@ -115,7 +129,7 @@ def held_out(
         scores [n, classes], and which examples [n] were tested: those whose label also occurs in a
         different fold.
     """
-    wanted = np.zeros((len(labels), classes), dtype=np.float32)
+    wanted = zeros(len(labels), classes)
     wanted[np.arange(len(labels)), labels] = 1
     scores, tested = predicted(features, wanted, fold)
     for held in range(FOLDS):
