@@ -10,21 +10,17 @@ Each pair is compared once, because verdicts are kept in the feature store.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import blake2b
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ..core.errors import StoreError
 from ..kinds import Example, Kind
 from ..store.vectors import open_store
-from ..tables.large import mapped
 from ..tables.manifest import SPLITS
-from .sketches import candidates as by_sketches
-from .sketches import sketched
-
-Floats = npt.NDArray[np.float32]
+from .sketches import Floats, Integers, Pair, Sketches
 
 # Rows whose cosines with all rows of the other split are computed at a time, and of which the
 # nearest are found at a time, in the processor's cache.
@@ -34,7 +30,7 @@ NEAREST = 5
 EXACT = 20_000  # examples; with more, sketches select the pairs whose cosines are computed
 
 
-def candidates(queries: Floats, bank: Floats, least: float) -> list[tuple[int, int, float]]:
+def candidates(queries: Floats, bank: Floats, least: float) -> list[Pair]:
     """Return for each query at most `NEAREST` nearest rows of the bank.
 
     Args:
@@ -48,9 +44,9 @@ def candidates(queries: Floats, bank: Floats, least: float) -> list[tuple[int, i
 
     taken = min(NEAREST, len(bank))
 
-    def some(start: int) -> list[tuple[int, int, float]]:
+    def some(start: int) -> list[Pair]:
         cosines = queries[start : start + ROWS] @ bank.T
-        found: list[tuple[int, int, float]] = []
+        found: list[Pair] = []
         for first in range(0, len(cosines), FEW):
             few = cosines[first : first + FEW]
             nearest = np.argpartition(-few, taken - 1, axis=1)[:, :taken]
@@ -80,19 +76,17 @@ def near_duplicates(
     """
     # The mean of few examples is close to them, so it includes ten rows of zeros.
     mean = features.sum(axis=0) / (len(features) + 10)
-    centred = mapped(features, lambda some: _directions(some - mean))
-    sketches = sketched(centred) if len(rows) > EXACT else None
+    of = partial(_directions, mean=mean)
+    if len(rows) > EXACT:
+        search = Sketches.of(features, of, NEAREST).candidates
+    else:
+        search = partial(_exact, of(features))
     place = rows["split"].map(SPLITS.index).to_numpy()
-    pairs: list[tuple[int, int, float]] = []
+    pairs: list[Pair] = []
     for later in range(1, len(SPLITS)):
         ours, earlier = np.flatnonzero(place == later), np.flatnonzero(place < later)
-        if not len(ours) or not len(earlier):
-            continue
-        if sketches is not None:
-            pairs += by_sketches(centred, sketches, ours, earlier, least, NEAREST)
-            continue
-        near = candidates(centred[ours], centred[earlier], least)
-        pairs += [(int(ours[i]), int(earlier[j]), cosine) for i, j, cosine in near]
+        if len(ours) and len(earlier):
+            pairs += search(ours, earlier, least)
     files = list(zip(rows["path"], rows["digest"], strict=True))
     alike, known = compare([(files[one], files[other]) for one, other, _ in pairs], kind)
     kept = [pairs[i] for i in np.flatnonzero(alike)]
@@ -108,11 +102,18 @@ def near_duplicates(
     return table.drop(columns="alike"), len(pairs), known
 
 
-def _directions(centred: Floats) -> Floats:
-    """Scale rows to length 1; rows of zeros do not change."""
+def _directions(features: Floats, mean: Floats) -> Floats:
+    """Centre rows, and scale them to length 1; rows of zeros do not change."""
+    centred = features - mean
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     centred /= np.maximum(lengths, np.finfo(np.float32).tiny)
     return centred
+
+
+def _exact(directions: Floats, ours: Integers, earlier: Integers, least: float) -> list[Pair]:
+    """Return the candidates of rows among others; a pair has the numbers of both rows."""
+    near = candidates(directions[ours], directions[earlier], least)
+    return [(int(ours[i]), int(earlier[j]), cosine) for i, j, cosine in near]
 
 
 def compare(pairs: Sequence[tuple[Example, Example]], kind: Kind) -> tuple[list[bool], int]:

@@ -11,7 +11,10 @@ Cells of an inverted file would be no cheaper: at a cosine of 0.5, the cell of a
 so uncertain that most cells have to be searched for the same recall.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,7 @@ from ..tables.large import chunks
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
+Pair = tuple[int, int, float]  # two rows, and the cosine of their features
 
 WIDTH = 160
 SLACK = 0.165
@@ -27,49 +31,60 @@ MOST = 64  # pairs of an example whose cosines are computed, those with the near
 ROWS, OF_BANK = 512, 4096  # sketches that are compared at a time
 
 
-def sketched(features: Floats) -> Floats:
-    """Return the sketches [n, WIDTH] of features [n, d], of length 1."""
-    size = features.shape[1], WIDTH
-    axes = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
-    found = np.empty((len(features), WIDTH), np.float32)
-    for some in chunks(*features.shape):
-        found[some] = features[some] @ axes
-    found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return found
+@dataclass(frozen=True)
+class Sketches:
+    """The sketches [n, WIDTH] of features [n, d], of length 1.
 
-
-def candidates(
-    features: Floats, sketches: Floats, queries: Integers, bank: Integers, least: float, count: int
-) -> list[tuple[int, int, float]]:
-    """Return for each query at most `count` of the nearest rows of the bank.
-
-    Args:
-        features: [n, d], each row of length 1.
-        sketches: [n, WIDTH], as returned by `sketched`.
-        queries: rows of the features.
-        bank: other rows of the features.
-        least: the lowest cosine of a candidate.
-        count: the number of candidates per query.
-
-    Returns:
-        tuples of (row of a query, row of the bank, cosine).
+    `directions` turns features into rows of length 1, whose cosines are meant, and treats each row
+    by itself. `count` is the number of candidates per query.
     """
-    of_bank = sketches[bank]
 
-    def some(start: int) -> list[tuple[int, int, float]]:
-        asked = queries[start : start + ROWS]
-        places, starts = _nearest(sketches[asked], of_bank, least - SLACK)
-        found: list[tuple[int, int, float]] = []
-        for query, first, end in zip(asked.tolist(), starts, starts[1:], strict=False):
-            rows = bank[places[first:end]]
-            cosines = features[rows] @ features[query]
-            order = np.argsort(-cosines, kind="stable")[:count]
-            chosen = order[cosines[order] >= least]
-            found += [(query, int(rows[one]), float(cosines[one])) for one in chosen]
-        return found
+    features: Floats
+    directions: Callable[[Floats], Floats]
+    sketches: Floats
+    count: int
 
-    with ThreadPoolExecutor() as threads:
-        return [pair for part in threads.map(some, range(0, len(queries), ROWS)) for pair in part]
+    @classmethod
+    def of(cls, features: Floats, directions: Callable[[Floats], Floats], count: int) -> Self:
+        """Make the sketches."""
+        size = features.shape[1], WIDTH
+        axes = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
+        found = np.empty((len(features), WIDTH), np.float32)
+        for some in chunks(*features.shape):
+            found[some] = directions(features[some]) @ axes
+        lengths = np.linalg.norm(found, axis=1, keepdims=True)
+        found /= np.maximum(lengths, np.finfo(np.float32).tiny)
+        return cls(features, directions, found, count)
+
+    def candidates(self, queries: Integers, bank: Integers, least: float) -> list[Pair]:
+        """Return for each query at most `count` of the nearest rows of the bank.
+
+        Args:
+            queries: rows of the features.
+            bank: other rows of the features.
+            least: the lowest cosine of a candidate.
+
+        Returns:
+            tuples of (row of a query, row of the bank, cosine).
+        """
+        of_bank = self.sketches[bank]
+
+        def some(start: int) -> list[Pair]:
+            asked = queries[start : start + ROWS]
+            places, starts = _nearest(self.sketches[asked], of_bank, least - SLACK)
+            wanted = self.directions(self.features[asked])
+            found: list[Pair] = []
+            for number, query in enumerate(asked.tolist()):
+                rows = bank[places[starts[number] : starts[number + 1]]]
+                cosines = self.directions(self.features[rows]) @ wanted[number]
+                order = np.argsort(-cosines, kind="stable")[: self.count]
+                chosen = order[cosines[order] >= least]
+                found += [(query, int(rows[one]), float(cosines[one])) for one in chosen]
+            return found
+
+        with ThreadPoolExecutor() as threads:
+            parts = threads.map(some, range(0, len(queries), ROWS))
+            return [pair for part in parts for pair in part]
 
 
 def _nearest(queries: Floats, bank: Floats, least: float) -> tuple[Integers, list[int]]:

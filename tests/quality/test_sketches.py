@@ -21,8 +21,8 @@ def planted(cosine: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def found(features: np.ndarray, queries: np.ndarray, bank: np.ndarray) -> dict[tuple, float]:
-    of = sketches.sketched(features)
-    pairs = sketches.candidates(features, of, queries, bank, LEAST, duplicates.NEAREST)
+    of = sketches.Sketches.of(features, np.asarray, duplicates.NEAREST)
+    pairs = of.candidates(queries, bank, LEAST)
     return {(query, row): cosine for query, row, cosine in pairs}
 
 
