@@ -109,10 +109,6 @@ SMALLEST = {
     ),
     "extract cpu": ("PICTURES --rounds 1", ""),
     "backbones families": ("", "FAMILIES = (('ResNet', 'timm:test_resnet', 'auto'),); VIEWS = 1"),
-    "flow_cost": (
-        "--turns 1 --full 1 --parallel 1",
-        "KEPT_STAGES = 'ingest', 'augment'" + FEWER.replace("BASE", "Repository"),
-    ),
     "gate labels": ("--draws 2", "CASES = CASES[:1]"),
     "gate nights": ("--projects 2", "NIGHTS = 3; SIZES = SIZES[:1]; COMMON = COMMON[:1]"),
     "gate tasks": ("--draws 2", "EXAMPLES = EXAMPLES[:1]"),
