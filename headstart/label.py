@@ -35,6 +35,7 @@ from .pool import POWER, embedded, opened
 from .proposing import RANDOM, Proposal
 
 PORT = 8011
+BATCH, OF_CLASS = 10, 2  # proposals of a batch, at least, and for each class
 SIDE = 480  # pixels of a picture on the page
 LONGEST = 20_000  # bytes of a text on the page
 PAGE = Path(__file__).with_name("label.html")
@@ -179,7 +180,7 @@ class Desk:
         """
         self.learner, self.tables = learner, tables
         self.classes = list(dict.fromkeys(classes))
-        self._paths, self._kind, self._name = paths, kind, name
+        self.paths, self._kind, self._name = paths, kind, name
         self._done: list[tuple[Proposal, str]] = []
         self._next_batch()
 
@@ -211,7 +212,7 @@ class Desk:
         if proposal.why == RANDOM:
             split = VAL if len(self.learner.drawn) % 2 else TEST
         if action != SKIP:
-            self.tables.add(self._paths[place], label, split, proposal.why)
+            self.tables.add(self.paths[place], label, split, proposal.why)
         if label:
             self.learner.labels[place] = label, split
             self.classes += [label] * (label not in self.classes)
@@ -233,7 +234,7 @@ class Desk:
         self._done.pop()
 
     def _next_batch(self) -> None:
-        self.queue = self.learner.batch()
+        self.queue = self.learner.batch(max(BATCH, OF_CLASS * len(self.classes)))
         self._batch = len(self.queue)
         self._figures = self._in_words(self.learner.accuracy())
 
@@ -258,7 +259,7 @@ class Desk:
     def _state(self) -> dict[str, Any]:
         shown = None
         if self.queue:
-            path = self._paths[self.queue[0].place]
+            path = self.paths[self.queue[0].place]
             shown = {"digest": self._digest, "html": self._html(path), "name": str(path)}
         done = self._batch - len(self.queue)
         return {

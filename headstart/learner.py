@@ -22,7 +22,6 @@ from .proposing import ENOUGH, Doubles, Proposal, proposals
 # Linear discriminants have no hyperparameter to choose, and take milliseconds.
 LDA = Hyperparameters("lda", scaling=PER_FEATURE)
 CONFIDENCE = 0.95
-BATCH, OF_CLASS = 10, 2  # proposals of a batch, at least, and for each class
 SHOWN = 30  # random labels from which the command may advise to stop
 GAIN = 0.01  # of the accuracy by twice as many labels, below which it does
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -55,7 +54,12 @@ class Accuracy(NamedTuple):
 
 
 class Learner:
-    """The labels so far, and heads that learn from them."""
+    """The labels so far, and heads that learn from them.
+
+    From `enough` labels of a class, on average, the head chooses what is proposed.
+    """
+
+    enough = ENOUGH
 
     def __init__(self, digests: list[str], features: Floats, pool: int, counts: bool) -> None:
         """Start without labels.
@@ -85,18 +89,17 @@ class Learner:
             if split != TRAIN and place < self.pool
         ]
 
-    def batch(self) -> list[Proposal]:
-        """Return the next proposals, in the order in which to label."""
+    def batch(self, size: int) -> list[Proposal]:
+        """Return at most `size` proposals, in the order in which to label."""
         rest = np.array(self.rest, np.int64)
         if not len(rest):
             return []
         classes = len({label for label, _ in self.labels.values()})
         with one_thread():
             margins = None
-            if len(self.labels) >= ENOUGH * classes and (head := self._taught([*self.labels])):
+            if len(self.labels) >= self.enough * classes and (head := self._taught([*self.labels])):
                 margins = self._margins(head, rest)
             digests = [self.digests[place] for place in rest]
-            size = max(BATCH, OF_CLASS * classes)
             features = self.features[rest]
             found = proposals(digests, features, len(self.labels), margins, size)
         return [Proposal(int(rest[place]), why) for place, why in found]

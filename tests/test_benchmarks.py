@@ -143,9 +143,13 @@ SMALLEST = {
         "; titles = lambda: vectors(data[300:600], target[300:600], way)",
     ),
     "extract ray": ("--pictures 60 --rounds 1", ""),
-    "next": (
+    "next proposals": (
         "PICTURES --draws 1",
         "ROUNDS, MOST, SWITCHES = 2, 200, (2,); sets = lambda *_: {'digits': vectors(load_digits)}",
+    ),
+    "next hour": (
+        "PICTURES",
+        "KINDS = {'image': KINDS['image']}; made = lambda *_: Path('BUNDLED/bundle')",
     ),
     "platforms": ("", "PYTHONS = ()"),
     "answers predict": ("PICTURES --rounds 1", ""),
@@ -407,7 +411,7 @@ def smallest(name: str, pictures: Path, bundled: Path, folder: Path, store: Path
     module, *part = name.split()
     places = {"PICTURES": pictures, "BUNDLED": bundled, "EMPTY": folder / "empty"}
     words = [str(places.get(word, word)) for word in shlex.split(arguments)]
-    less = less.replace("EMPTY", str(folder / "empty"))
+    less = less.replace("EMPTY", str(folder / "empty")).replace("BUNDLED", str(bundled))
     return f"""
 import os
 from importlib import import_module

@@ -198,8 +198,8 @@ def test_the_accuracy_rests_on_random_examples_alone() -> None:
     assert not found.enough  # too few to say
     learner.labels[169] = str(classes[169]), "val"
     assert learner.accuracy().enough
-    assert {proposal.why for proposal in learner.batch()} == {"random", "margin"}
-    assert all(proposal.place >= 170 for proposal in learner.batch())
+    assert {proposal.why for proposal in learner.batch(10)} == {"random", "margin"}
+    assert all(proposal.place >= 170 for proposal in learner.batch(10))
 
 
 @pytest.mark.parametrize(
