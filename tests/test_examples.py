@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # What the last stage but one says at least.
 ACCURACY = {"vector": 0.94, "text": 0.8, "audio": 0.97}
-# The same of other tasks: the measure, and its least value. Of 800 pictures, tests take 200.
+# The same of other tasks: the measure, and its least value. Tests take 200 of the 800 pictures.
 TASKS = {"multilabel": ("mean_average_precision", 0.9), "regression": ("r2", 0.75)}
 PICTURES = 'PICTURES = {"train": 480, "val": 160, "test": 160}'
 FEWER = 'PICTURES = {"train": 120, "val": 40, "test": 40}'
