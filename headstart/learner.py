@@ -81,6 +81,11 @@ class Learner:
         return [place for place in range(self.pool) if place not in gone]
 
     @property
+    def taught(self) -> list[int]:
+        """The labelled examples that heads learn from, in the order of labelling."""
+        return [place for place, (_, split) in self.labels.items() if split == TRAIN]
+
+    @property
     def drawn(self) -> list[int]:
         """The labelled examples of the pool that were drawn at random."""
         return [
@@ -97,7 +102,9 @@ class Learner:
         classes = len({label for label, _ in self.labels.values()})
         with one_thread():
             margins = None
-            if len(self.labels) >= self.enough * classes and (head := self._taught([*self.labels])):
+            # A head that knew the random ones would find their neighbours easy. None of these would
+            # be chosen, and the accuracy on the random ones would be too low.
+            if len(self.labels) >= self.enough * classes and (head := self._taught(self.taught)):
                 margins = self._margins(head, rest)
             digests = [self.digests[place] for place in rest]
             features = self.features[rest]
@@ -106,7 +113,7 @@ class Learner:
 
     def accuracy(self) -> Accuracy | None:
         """Return how good the head is; None as long as nothing can be measured."""
-        taught = [place for place, (_, split) in self.labels.items() if split == TRAIN]
+        taught = self.taught
         own = [place for place in taught if place < self.pool]
         half = own[len(own) // 2 :]  # the later half, to be taken away
         with one_thread():

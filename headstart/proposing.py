@@ -3,7 +3,9 @@
 With few labels, typical and diverse examples teach most (TypiClust: Hacohen, Dekel and Weinshall,
 "Active learning on a budget", ICML 2022). With more, those that the head finds hard do, if they
 differ from each other (Citovsky et al., "Batch active learning at scale", NeurIPS 2021).
-One proposal in `EACH` is drawn at random: only on such examples can accuracy be measured.
+One proposal in `EACH` is drawn at random: only on such examples can accuracy be measured. They come
+from a part of the pool that a hash sets apart. If they came from what is left of the pool, they
+would be harder than it, or easier, because others were chosen before.
 """
 
 from collections.abc import Sequence
@@ -48,8 +50,10 @@ def proposals(
         count: the size of the batch.
     """
     count = min(count, len(digests))
-    drawn = np.argsort([unit(f"next:{digest}") for digest in digests])[: -(-count // EACH)]
-    rest = np.setdiff1d(np.arange(len(digests)), drawn)
+    hashes = np.array([unit(f"next:{digest}") for digest in digests])
+    apart = hashes < 1 / EACH
+    drawn = np.argsort(hashes)[: max(-(-count // EACH), count - int((~apart).sum()))]
+    rest = np.setdiff1d(np.flatnonzero(~apart), drawn)
     wanted = min(count - len(drawn), len(rest))
     centred = features[rest] - features[rest].mean(axis=0) if len(rest) else features[rest]
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)

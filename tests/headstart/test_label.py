@@ -198,8 +198,12 @@ def test_the_accuracy_rests_on_random_examples_alone() -> None:
     assert not found.enough  # too few to say
     learner.labels[169] = str(classes[169]), "val"
     assert learner.accuracy().enough
-    assert {proposal.why for proposal in learner.batch(10)} == {"random", "margin"}
-    assert all(proposal.place >= 170 for proposal in learner.batch(10))
+    proposed = learner.batch(10)
+    assert {proposal.why for proposal in proposed} == {"random", "margin"}
+    assert all(proposal.place >= 170 for proposal in proposed)
+    for place in learner.drawn:  # what is chosen does not depend on them either
+        learner.labels[place] = str(1 - classes[place]), "test"
+    assert learner.batch(10) == proposed
 
 
 @pytest.mark.parametrize(

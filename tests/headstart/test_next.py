@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from headstart import next as proposing
-from headstart.proposing import MARGIN, RANDOM, TYPICAL, proposals
+from headstart.proposing import EACH, MARGIN, RANDOM, TYPICAL, proposals
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import MANIFEST
+from pipeline.tables.unit import unit
 from tests.conftest import Project
 
 POOL = Path("data/pool.parquet")
@@ -39,6 +40,9 @@ def test_each_fifth_is_drawn_and_none_is_proposed_twice(
     drawn = [one for one in found if one.why == RANDOM]
     assert len(drawn) == -(-len(found) // 5)
     assert {one.why for one in found} - {RANDOM} <= {MARGIN if hard else TYPICAL}
+    if examples == 300:  # what is drawn and what is chosen come from different parts of the pool
+        hashes = [unit(f"next:{digests[one.place]}") for one in found]
+        assert [value < 1 / EACH for value in hashes] == [one.why == RANDOM for one in found]
     assert found == proposals(digests, features, 0, margins, count)
 
 
