@@ -290,6 +290,8 @@ class Desk:
     def outcome(self) -> str:
         """Return what was written, and what to do next."""
         tables, drawn = self.tables, len(self.learner.drawn)
+        if not self._own:
+            return "there are no labels so far"
         words = f"{len(self._own)} labels in {tables.labels}, {drawn} of them of random"
         words += f" {self._kind.nouns}, which are val and test"
         if tables.none.exists():

@@ -14,9 +14,9 @@ from pipeline.examples.files import load
 from pipeline.heads.head import Floats
 from pipeline.kinds import Kind
 from pipeline.serving.embedding import embed
-from pipeline.serving.predict import examples_in, inside
+from pipeline.serving.predict import examples_in, inside, spelt
 from pipeline.sources.checked import Checked, check, drop_repeats
-from pipeline.sources.found import Found, Refused
+from pipeline.sources.found import Found, Refused, why_not
 
 AT_ONCE = 512  # examples between two looks at the progress
 POWER = 0.5  # of features without a head, as in `checks`
@@ -44,12 +44,10 @@ class Pool(NamedTuple):
             f" {len(self.examples) - len(found)} have one, {len(self.refused)} are not accepted"
         )
         if not self.examples and self.refused:
-            path, reason = self.refused[0]
-            raise DataError(
-                f"{self.place} has no {noun} that can be read: {path} is not accepted: {reason}"
-            )
+            first = f"{spelt(self.refused[0].path)} is not accepted: {self.refused[0].reason}"
+            raise DataError(f"{self.place} has no {noun} that can be read: {first}")
         for path, reason in self.refused[:3]:
-            print(f"{name}: {path} is not accepted: {reason}")
+            print(f"{name}: {spelt(path)} is not accepted: {reason}")
         if not found:
             raise DataError(f"{self.place} has no {noun} without a label")
         return found
@@ -65,8 +63,10 @@ def opened(place: Path, kind: Kind, name: str, besides: Collection[Path] = ()) -
     if not place.exists():
         raise ParamsError(f"{place} does not exist; give a folder or a table of examples")
     paths = inside(place) if place.is_dir() else examples_in(place, kind)
-    found = [Found(path, "") for path in paths if path not in besides]
+    odd = {path: why_not(path, place) if place.is_dir() else "" for path in paths}
+    found = [Found(path, "") for path in paths if path not in besides and not odd[path]]
     passed, refused = check(found, kind, {}, name)
+    refused += [Refused(path, reason) for path, reason in odd.items() if reason]
     kept, _ = drop_repeats(passed, kind)
     return Pool(place, kind, kept, {one.found.path: one.digest for one in passed}, refused)
 

@@ -1,6 +1,7 @@
 """`headstart label`: what is asked, what is written at once, and the page in a browser."""
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def shapes(
         place.parent.mkdir(parents=True, exist_ok=True)
         draw_picture(number, 60 + number, 50 + number, square=bool(number % 2)).save(place)
     (SHAPES / "notes.txt").write_text("not a picture")
+    (SHAPES / os.fsdecode(b"\xff.png")).write_bytes((SHAPES / "sub,folder0/0.png").read_bytes())
     return SHAPES
 
 
@@ -83,7 +85,7 @@ def test_a_folder_is_labelled_in_two_sittings_and_ingest_reads_the_table(
     answered(begun(shapes, "disc,square", None), 12)
     first = rows_in(table)
     desk = begun(shapes, "", None)
-    assert "18 of 31 pictures have no label yet; 12 have one, 1 are not accepted" in (
+    assert "18 of 32 pictures have no label yet; 12 have one, 2 are not accepted" in (
         capsys.readouterr().out
     )
     assert desk.classes == list(dict.fromkeys(row["label"] for row in first))
