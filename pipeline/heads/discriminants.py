@@ -88,7 +88,8 @@ class Sums:
             of_left = self.labels[left], self.weights[left], len(totals), products is not None
             fewer, less = _added(taken(self.features, left), *of_left)
             totals = totals - fewer
-            products = None if products is None or less is None else products - less
+            if products is not None and less is not None:
+                products = np.subtract(products, less, out=less)
         weights = np.where(inside, self.weights, 0)
         weights /= weights.sum()
         whole = self.weights[inside].sum()
@@ -102,9 +103,9 @@ class Sums:
         else:
             within = None
             between = np.sqrt(priors)[:, None] * means
-            products = dsyrk(
-                -1.0, between.T, beta=1.0, c=products / whole, overwrite_c=True, lower=1
-            )
+            own = None if products is self.products else products
+            products = np.divide(products, whole, out=own)
+            products = dsyrk(-1.0, between.T, beta=1.0, c=products, overwrite_c=True, lower=1)
         weight = self._solved(means, products, within, self._fourth(weights, means))
         bias = np.log(priors) - 0.5 * (weight * means).sum(axis=1)
         with np.errstate(over="ignore", invalid="ignore"):  # `fit` checks the weights
@@ -138,7 +139,7 @@ class Sums:
         """
         dimension = means.shape[1]
         level = float(np.trace(products)) / dimension
-        squares = 2 * float(np.vdot(products, products))
+        squares = 2 * float(np.vdot(products.T, products.T))  # a copy without the transpose
         squares -= float(np.square(np.diag(products)).sum())
         far = squares - dimension * level**2
         if level <= 0 or far <= 0:  # no row differs from its class's mean
@@ -148,8 +149,8 @@ class Sums:
         penalty = shrinkage * level
         products *= 1 - shrinkage
         if within is None:
-            return ridge(products, penalty, means.T).T
-        inner = ridge(products, penalty, within @ means.T)  # Woodbury's identity
+            return ridge(products, penalty, means.T, overwrite=True).T
+        inner = ridge(products, penalty, within @ means.T, overwrite=True)  # Woodbury's identity
         weight: Floats64 = (means - (1 - shrinkage) * inner.T @ within) / penalty
         return weight
 
@@ -163,15 +164,16 @@ def _added(
     """
     dimension = features.shape[1]
     totals = np.zeros((classes, dimension))
-    products = np.zeros((dimension, dimension), order="F") if squared else None
+    products = None
     for start in range(0, len(labels), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         of = np.arange(labels[some][0], labels[some][-1] + 1)
         of_classes = (labels[some] == of[:, None]) * weights[some].astype(np.float32)
         totals[of] += of_classes @ features[some]
-        if products is not None:
+        if squared:
             roots = np.sqrt(weights[some]).astype(np.float32)
-            products += _products(features[some] * roots[:, None])
+            part = _products(features[some] * roots[:, None])
+            products = part if products is None else np.add(products, part, out=products)
     return totals, products
 
 
