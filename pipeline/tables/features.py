@@ -12,6 +12,7 @@ digest and view.
 
 import contextlib
 import json
+import os
 from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -245,7 +246,7 @@ def read_splits(
     every: list[by_key.Kept] = []
     found = {split: (Stack(), Stack(), Stack()) for split in splits}
     lengths: set[int] = set()
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # more would wait for each other
         for start in range(0, len(shards), SHARDS_AT_ONCE):
             for kept, parts in threads.map(read, shards[start : start + SHARDS_AT_ONCE]):
                 every += [] if kept is None else [kept]
