@@ -552,25 +552,26 @@ def test_candidates_are_the_nearest_of_every_block():
     assert {(i, j) for i, j, _ in duplicates.candidates(rows, bank, 0.8)} == wanted
 
 
-def test_held_out_probabilities_are_alike_by_either_system_of_equations():
-    """More features than pictures, or more pictures than features: one ridge."""
+@pytest.mark.parametrize("dimension", [20, 90])
+def test_held_out_predictions_are_those_of_a_ridge_of_each_fold(dimension: int) -> None:
+    """More rows than features, and fewer."""
     random = np.random.default_rng(0)
-    features = random.standard_normal((100, 90)).astype(np.float32)
-    narrow = held_out.weights(features, features[:, :3])
-    wide = held_out.weights(
-        np.concatenate([features, np.zeros((100, 20), np.float32)], 1), features[:, :3]
-    )
-    penalised = np.linalg.solve(
-        features.T @ features + held_out.PENALTY * 100 * 90 * np.eye(90),
-        features.T @ features[:, :3],
-    )
-    np.testing.assert_allclose(narrow, penalised, atol=1e-4)
-    again = np.linalg.solve(
-        features.T @ features + held_out.PENALTY * 100 * 110 * np.eye(90),
-        features.T @ features[:, :3],
-    )
-    np.testing.assert_allclose(wide[:90], again, atol=1e-4)
-    np.testing.assert_array_equal(wide[90:], 0)
+    features = random.standard_normal((100, dimension)).astype(np.float32) + 3
+    wanted = features[:, :3] + random.standard_normal((100, 3)).astype(np.float32)
+    fold = np.arange(100) % 6 - 1  # 17 rows are in no fold
+    answers, scored = held_out.predicted(features, wanted, fold)
+    np.testing.assert_array_equal(scored, fold >= 0)
+    scaled = (features - features.mean(axis=0)).astype(np.float64)
+    scaled /= np.sqrt(np.square(scaled).mean())
+    for held in range(5):
+        out = fold == held
+        mean, means = scaled[~out].mean(axis=0), wanted[~out].mean(axis=0)
+        rows = scaled[~out] - mean
+        damping = held_out.PENALTY * len(rows) * dimension
+        of = np.linalg.solve(
+            rows.T @ rows + damping * np.eye(dimension), rows.T @ (wanted[~out] - means)
+        )
+        np.testing.assert_allclose(answers[out], (scaled[out] - mean) @ of + means, atol=1e-4)
 
 
 def test_p_values_of_no_drift_are_spread_evenly():

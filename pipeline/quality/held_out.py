@@ -31,6 +31,8 @@ def predicted(
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Return each example's prediction by a ridge regression that was fitted on the other folds.
 
+    With more rows than features, the sums of a fold are subtracted from those of all rows.
+
     Args:
         features: [n, d].
         wanted: [n, c], the finite numbers to predict.
@@ -48,16 +50,30 @@ def predicted(
     centred /= size or 1.0
     answers = zeros(*wanted.shape)
     scored = np.zeros(len(wanted), dtype=bool)
-    for held in range(FOLDS):
-        out = fold == held
-        if out.all():
-            continue
-        others, of_others = taken(centred, ~out), taken(wanted, ~out)
-        means = of_others.mean(axis=0)
-        mean = others.mean(axis=0)
-        others -= mean
-        of = weights(others, mapped(of_others, partial(_less, mean=means)), penalty)
-        answers[out] = mapped(taken(centred, out), partial(_answers, of, mean, means))
+    folds = [out for out in (fold == held for held in range(FOLDS)) if out.any() and not out.all()]
+    rows, dimension = centred.shape
+    products: list[Floats] = []
+    if rows - max((int(out.sum()) for out in folds), default=rows) > dimension:
+        parts = (taken(centred, out) for out in (*folds, fold < 0))
+        products = [part.T @ part for part in parts]
+        sums = centred.sum(axis=0), wanted.sum(axis=0), sum(products), centred.T @ wanted
+    for number, out in enumerate(folds):
+        own, of_own = taken(centred, out), taken(wanted, out)
+        count = rows - len(own)
+        if products:
+            less = own.sum(axis=0), of_own.sum(axis=0), products[number], own.T @ of_own
+            total, totals, squares, cross = (a - b for a, b in zip(sums, less, strict=True))
+            mean, means = total / count, totals / count
+            squares -= np.outer(mean, total)
+            cross -= np.outer(mean, totals)
+            of = ridge(squares, penalty * count * dimension, cross)
+        else:
+            others, of_others = taken(centred, ~out), taken(wanted, ~out)
+            mean, means = others.mean(axis=0), of_others.mean(axis=0)
+            others -= mean
+            dual = ridge(others @ others.T, penalty * count * dimension, of_others - means)
+            of = others.T @ dual
+        answers[out] = mapped(own, partial(_answers, of, mean, means))
         scored[out] = True
     return answers, scored
 
@@ -69,12 +85,3 @@ def _less(rows: Floats, mean: Floats) -> Floats:
 def _answers(of: Floats, mean: Floats, means: Floats, features: Floats) -> Floats:
     found: npt.NDArray[Any] = (features - mean) @ of + means
     return found
-
-
-def weights(features: Floats, wanted: Floats, penalty: float = PENALTY) -> Floats:
-    """Return the weights [d, c] of a ridge regression, from the smaller of two linear systems."""
-    rows, dimension = features.shape
-    damping = penalty * rows * dimension
-    if rows <= dimension:
-        return features.T @ ridge(features @ features.T, damping, wanted)
-    return ridge(features.T @ features, damping, features.T @ wanted)
