@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Turns off the telemetry of ONNX Runtime, which reads the variable when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
