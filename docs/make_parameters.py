@@ -12,12 +12,15 @@ from pipeline.core.params import Params
 HEAD = """# Parameters
 
 All parameters are in `params.yaml`. If there is a mistake in the file, a command ends with an error
-message before any work. A parameter that the file leaves out has its default. Some parameters must
+message before any work. A parameter that the file leaves out has its default. A default never
+changes, so that older projects keep their results. If the `params.yaml` of the repository has
+another value, the table says so; a new project of pictures has that value too. Some parameters must
 be in the file, because `dvc.yaml` names them: `headstart check`, which `headstart repro` runs
 first, prints the lines to add.
 
 `make docs` writes this page from the schema in `pipeline/core/params/` and from the schema of
 `augment` of each kind of example in `pipeline/kinds/`."""
+SHIPPED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8"))
 
 
 def page() -> str:
@@ -47,7 +50,11 @@ def section(title: str, model: type[BaseModel], name: str) -> list[str]:
     ]
     for key, field in model.model_fields.items():
         text = (field.description or "").replace("|", "\\|")
-        rows.append(f"| `{name}.{key}` | {shown(field.default)} | {text} |")
+        default = shown(field.default)
+        here = shown(SHIPPED[name].get(key, field.default))
+        if here != default and (name != "augment" or "image" in title):
+            text += f" (`params.yaml` has {here})"
+        rows.append(f"| `{name}.{key}` | {default} | {text} |")
     return rows
 
 

@@ -13,8 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
+from pipeline import kinds
+from pipeline.core import params
 from tests.conftest import ROOT, begin_store
 
 EXAMPLE = re.compile(r"^(?P<above>[^\n]*)\n```(?:python|py)\n(?P<code>.*?)^```$", re.M | re.S)
@@ -67,6 +70,20 @@ def test_every_example_is_found() -> None:
     skipped = sum(page.read_text().count("\n<!-- not run: ") for page in PAGES)
     assert sum(len(examples(page)) for page in PAGES) == fences - skipped
     assert fences > 8
+
+
+@pytest.mark.parametrize("kind", ["text", "vector"])
+def test_the_parameters_of_a_kind_fit_into_the_file_of_a_clone(kind: str, tmp_path: Path) -> None:
+    page = (ROOT / f"docs/{kind}.md").read_text(encoding="utf-8")
+    block = re.search(r"```yaml\n(ingest:\n  kind: .*?)```", page, re.S)
+    assert block
+    sections = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for name, values in yaml.safe_load(block[1]).items():
+        # The page says to delete the other lines of `augment`.
+        sections[name] = values if name == "augment" else sections[name] | values
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    assert params.load(kinds.schema, file).ingest.kind == kind
 
 
 def test_the_page_of_commands_is_of_this_code() -> None:
