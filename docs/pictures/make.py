@@ -1,8 +1,8 @@
 """Makes the example reports and the pictures of the pages: `python docs/pictures/make.py [NAME]`.
 
-NAME is `reports`, `serve`, `label` or `dashboard`; without it, all four. Needs chromium and the packages of
-`make test`. Three projects are made in a folder that is deleted again: the pictures and the texts
-of the tutorials, and spoken digits.
+NAME is `reports`, `serve`, `label` or `dashboard`; without it, all four. Needs chromium and the
+packages of `make test`. Three projects are made in a folder that is deleted again: the pictures and
+the texts of the tutorials, and spoken digits.
 """
 
 import csv
