@@ -124,7 +124,7 @@ def take_reports(browser: Browser, pictures: Path, texts: Path, sounds: Path) ->
         shutil.copy(of / "reports/report.html", EXAMPLES / f"{name}.html")
     sheet = Image.open(pictures / "reports/contact_sheet.png")
     sheet.crop((0, 0, sheet.width, sheet.height // 2)).save(HERE / "contact_sheet.png")
-    with opened(browser, "pictures") as page:
+    with opened(browser, "pictures", size=ViewportSize(width=1280, height=1200)) as page:
         page.screenshot(path=HERE / "report.png")
         issues = page.locator(".cards:has(.card[data-suggested])").first
         issues.screenshot(path=HERE / "label-issues.png")
