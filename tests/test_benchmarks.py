@@ -204,7 +204,10 @@ SMALLEST = {
         "TITLES = 90; FORTUNES = {'German': ''}; fortunes = lambda *_: ['Das ist ein Satz.'] * 60",
     ),
     "text speed": ("--rounds 1 --some 4", ""),
-    "upgrade": ("--examples 'regression diabetes'", f"PICTURES = 30{ANOTHER_PILLOW}"),
+    "upgrade": (
+        "--examples 'regression diabetes'",
+        f"PICTURES, clone = 30, lambda _: ''{ANOTHER_PILLOW}",
+    ),
 }
 
 
