@@ -20,6 +20,7 @@ RATE = 16_000  # sample rate of spectrograms and played sounds
 LONGEST = 4  # seconds that are played, from the beginning
 FRAME = 512  # samples per frame
 AXES = 16  # pixels of the strip below a spectrogram
+LEAST = 120  # pixels of the side of a spectrogram with axes: below that, their ends overlap
 BACKGROUND, LINE, INK = (250, 250, 247), (198, 60, 20), (60, 60, 60)
 
 # Colours from silence to full scale. Lighter always means less, so the colours work in print and
@@ -32,14 +33,17 @@ COLOURS = np.array(
 def shown(data: bytes, side: int) -> Shown:
     """Return the spectrogram (PNG), at most `side` pixels wide and high, and the sound (WAV).
 
-    The ends of its axes are written below it: time from left to right, frequency from the bottom to
-    the top.
+    The ends of its axes are written below it, unless it is too small for them: time from left to
+    right, frequency from the bottom to the top.
 
     Raises:
         RefusedError: as in `decode.decode`.
     """
     samples = heard_of(data, RATE)
-    drawn = with_axes(picture(samples, side, side - AXES), len(samples) / RATE)
+    if side < LEAST:
+        drawn = picture(samples, side, side)
+    else:
+        drawn = with_axes(picture(samples, side, side - AXES), len(samples) / RATE)
     return Shown("image/png", png(drawn), Shown("audio/wav", small(beginning(data, LONGEST))))
 
 

@@ -517,6 +517,10 @@ def test_a_page_shows_the_spectrogram_and_plays_the_sound() -> None:
     assert played.frames == 4 * RATE
     with pytest.raises(RefusedError):
         AUDIO.show(b"text", 240)
+    # A thumbnail has no axes, whose ends would overlap.
+    small = np.asarray(Image.open(io.BytesIO(AUDIO.show(file(tone(440)), 64).data)))
+    assert small.shape == (64, 64, 3)
+    assert not (small[-2:] == (250, 250, 247)).all()
 
 
 def test_hidden_stretches_are_silent_one_after_the_other() -> None:
