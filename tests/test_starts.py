@@ -31,7 +31,7 @@ LAST = {
     "augment": {"PIL", "albumentations", "cv2", "scipy"},
     "extract": {"PIL", "albumentations", "cv2", "onnxruntime", "scipy"},
     "train": {"scipy", "scipy.optimize"},
-    "evaluate": {"PIL", "matplotlib", "scipy"},  # the interval of the lead over the floor
+    "evaluate": {"PIL", "scipy"},  # the interval of the lead over the floor
     "checks": {"PIL", "cv2", "scipy"},
     "bundle": {"PIL", "onnx"},
     "report": {"PIL", "jinja2", "matplotlib", "onnxruntime"},

@@ -1,16 +1,21 @@
 """Plots of classification."""
 
-import warnings
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
 from ...evaluation.tables import MANY
+from ...examples.lettering import fitted, font
 
 MOST_CONFUSED = 40  # classes in the matrix if there are more than `MANY`
+LONGEST, TOP = 240, 40  # pixels of a class's name, and above the matrix
+# Nine colours of Cividis, from 0 to 1; those between are interpolated.
+CIVIDIS = (
+    *((0, 34, 78), (26, 56, 111), (67, 78, 108), (97, 101, 111), (125, 124, 120)),
+    *((155, 148, 118), (188, 174, 108), (222, 201, 88), (254, 232, 56)),
+)
 
 
 def most_confused(
@@ -32,7 +37,6 @@ def most_confused(
     return np.sort(np.array(found[:most], dtype=np.int64))
 
 
-@matplotlib.rc_context({"text.parse_math": False})  # a class may be called $a$
 def draw_confusion(
     labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: list[str], file: Path
 ) -> None:
@@ -54,25 +58,51 @@ def draw_confusion(
         classes = [classes[c] for c in chosen]
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (labels, predicted), 1)
-    of_row = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # The figure grows with the classes, so that cells stay legible, up to the size of a page.
-    side = float(np.clip(2.5 + 0.45 * len(classes), 5, 22))
-    size = float(np.clip(60 * side / (len(classes) + 6), 4, 11))
-    figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=100)
-    axes = figure.add_subplot()
-    image = axes.imshow(of_row, cmap="cividis", vmin=0, vmax=1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # The picture grows with the classes, so that cells stay legible, up to the size of a page.
+    cell = int(np.clip(2000 // len(classes), 18, max(45, 360 // len(classes))))
+    side, small, large = cell * len(classes), font(int(np.clip(cell // 3, 8, 14))), font(16)
+    ruler = ImageDraw.Draw(Image.new("L", (1, 1)))
+    names = [fitted(name, ruler, small, LONGEST) for name in classes]
+    margin = 40 + int(max(ruler.textlength(name, small) for name in names))
+    # Names and the title of the rows; turned, they are those of the columns.
+    beside = Image.new("RGB", (margin, side), "white")
+    for place, name in enumerate(names):
+        ImageDraw.Draw(beside).text((margin - 6, (place + 0.5) * cell), name, "black", small, "rm")
+    below = beside.rotate(90, expand=True)
+    ImageDraw.Draw(below).text((side / 2, margin - 6), "predicted", "black", small, "mb")
+    beside.paste(_upright("actual", side, small), (0, 0))
+    picture = Image.new(
+        "RGB", (margin + max(side + 90, int(ruler.textlength(title, large))), TOP + side + margin),
+        "white",
+    )  # fmt: skip
+    pen = ImageDraw.Draw(picture)
+    pen.text((margin, TOP / 2), title, "black", large, "lm")
+    picture.paste(_shaded(shares, (side, side)), (margin, TOP))
+    picture.paste(beside, (0, TOP))
+    picture.paste(below, (margin, TOP + side))
     for row, column in zip(*np.nonzero(counts), strict=True):
-        colour = "black" if of_row[row, column] > 0.5 else "white"
-        count = counts[row, column]
-        axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=size)
-    positions = range(len(classes))
-    axes.set_xticks(positions, classes, rotation=90, fontsize=size)
-    axes.set_yticks(positions, classes, fontsize=size)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("actual")
-    axes.set_title(title)
-    figure.colorbar(image, label="share of the actual class", shrink=0.8)
-    with warnings.catch_warnings():
-        # Matplotlib warns of letters that its font lacks; the report uses other fonts.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(file, metadata={"Software": None})
+        middle = margin + (column + 0.5) * cell, TOP + (row + 0.5) * cell
+        colour = "black" if shares[row, column] > 0.5 else "white"
+        pen.text(middle, str(counts[row, column]), colour, small, "mm")
+    bar = margin + side + 20
+    picture.paste(_shaded(np.linspace(1, 0, side)[:, None], (16, side)), (bar, TOP))
+    picture.paste(_upright("share of the actual class", side, small), (bar + 40, TOP))
+    for words, height, anchor in (("1", TOP, "lt"), ("0", TOP + side, "lb")):
+        pen.text((bar + 22, height), words, "black", small, anchor)
+    picture.save(file)
+
+
+def _shaded(shares: npt.NDArray[np.float64], size: tuple[int, int]) -> Image.Image:
+    """Return a picture of numbers from 0 to 1, one rectangle each."""
+    ends, channels = np.linspace(0, 1, len(CIVIDIS)), np.array(CIVIDIS).T
+    colours = np.stack([np.interp(shares, ends, channel) for channel in channels], axis=2)
+    picture = Image.fromarray(np.rint(colours).astype(np.uint8))
+    return picture.resize(size, Image.Resampling.NEAREST)
+
+
+def _upright(words: str, length: int, letters: ImageFont.FreeTypeFont) -> Image.Image:
+    """Return words that are read from below to above."""
+    strip = Image.new("RGB", (length, 24), "white")
+    ImageDraw.Draw(strip).text((length / 2, 12), words, "black", letters, "mm")
+    return strip.rotate(90, expand=True)
