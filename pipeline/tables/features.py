@@ -225,7 +225,7 @@ def read_splits(
     blocks = layers[1:]
 
     def read(shard: Path) -> tuple[by_key.Kept | None, dict[str, _Rows]]:
-        digests, views, features = _read_shard(shard, blocks)
+        digests, views, parts = _read_shard(shard, blocks)
         rows = np.array([row_of.get(digest, -1) for digest in digests], dtype=np.int64)
         if (rows < 0).any():
             raise DataError(
@@ -233,15 +233,15 @@ def read_splits(
                 "in the manifest; run the extract stage again"
             )
         chosen = {split: split_of_row[rows] == split for split in splits}
-        kept = features if features.dtype == by_key.KEPT else None
-        return kept, {
-            split: (
-                rows[mask],
-                views[mask],
-                features[mask] if kept is not None else raised(features[mask], power),
-            )
-            for split, mask in chosen.items()
-        }
+        kept = parts[0] if parts[0].dtype == by_key.KEPT else None
+        of_splits = {}
+        for split, mask in chosen.items():
+            some = [part[mask] for part in parts]
+            features = some[0] if len(some) == 1 else np.concatenate(some, axis=1)
+            if kept is None:
+                features = raised(features, power)
+            of_splits[split] = rows[mask], views[mask], features
+        return kept, of_splits
 
     every: list[by_key.Kept] = []
     found = {split: (Stack(), Stack(), Stack()) for split in splits}
@@ -304,7 +304,7 @@ def view_0(splits: dict[str, Split]) -> Split:
 
 def _read_shard(
     shard: Path, blocks: Sequence[Layer]
-) -> tuple[list[str], npt.NDArray[np.int32], Features]:
+) -> tuple[list[str], npt.NDArray[np.int32], list[Features]]:
     names = [block.name for block in blocks]
     try:
         # Each shard is read in its own thread; `pq.read_table` takes twice as long.
@@ -318,18 +318,17 @@ def _read_shard(
         digests = table["digest"].to_pylist()
         views = table["view"].to_numpy()
         if by_key.is_of_keys(table):
-            return digests, views, by_key.from_columns(table, names)
-        parts = []
+            return digests, views, [by_key.from_columns(table, names)]
+        parts: list[Features] = []
         for name in ("feature", *_columns(blocks)):
             column = table[name].combine_chunks()
             parts.append(column.flatten().to_numpy().reshape(len(column), column.type.list_size))
-        features = np.concatenate(parts, axis=1) if blocks else parts[0]
     except (pa.ArrowException, KeyError, AttributeError, OSError, TypeError, ValueError) as error:
         raise DataError(
             f"{shard} is damaged ({' '.join(str(error).split())}); "
             "delete it and run the extract stage again"
         ) from None
-    return digests, views, features
+    return digests, views, parts
 
 
 def _check_complete(
