@@ -39,7 +39,8 @@ class Thumbnails:
         targets: Sequence[str] = (),
     ) -> None:
         """Index the manifest by path; `targets` are those of `ingest.targets`."""
-        self._rows = dict(zip(manifest["path"], manifest.index, strict=True))
+        columns = (manifest[name] for name in ("path", "digest", "label"))
+        self._rows = {path: of for path, *of in zip(*columns, manifest.index, strict=True)}
         self._manifest, self._targets = manifest, targets
         self._kind = kind
         self.hidden = hidden
@@ -56,7 +57,7 @@ class Thumbnails:
     def _digest(self, path: str) -> str:
         if path not in self._rows:
             raise DataError(f"{path} is not in {MANIFEST}; run `dvc repro`")
-        return str(self._manifest.at[self._rows[path], "digest"])
+        return str(self._rows[path][0])
 
     def name(self, path: str) -> str:
         """Return the name of the example at `path` on the page; empty if it has no path."""
@@ -66,10 +67,15 @@ class Thumbnails:
         """Return the data attributes with which `review.js` corrects the example at `path`."""
         if self.hidden or not path:
             return {}
-        digest, row, at = self._digest(path), self._rows[path], self._manifest.at
-        label, columns = str(at[row, "label"]), [TARGET + name for name in self._targets]
+        digest, at = self._digest(path), self._manifest.at
+        _, label, row = self._rows[path]
+        columns = [TARGET + name for name in self._targets]
         fields = {name: _cell(at[row, name]) for name in columns if name in self._manifest}
-        return {"digest": digest, "label": label, "fields": json.dumps(fields or {"label": label})}
+        return {
+            "digest": digest,
+            "label": str(label),
+            "fields": json.dumps(fields or {"label": str(label)}),
+        }
 
     def marks(self, path: str) -> Markup:
         """Return `attributes` in HTML."""
