@@ -73,7 +73,7 @@ def train() -> None:
         4 * held_bytes(rows.features.size + val.features.size)
         + 10 * head_bytes
         + min(20 * head_bytes, 10**9)
-        + 8 * len(classes) * len(val.labels),
+        + 16 * len(classes) * len(val.labels),
         f"train: {len(rows.labels):,} views of {len(classes):,} {TASKS[task].nouns}",
         "take fewer views (augment.views) or a backbone with fewer features",
     )

@@ -79,11 +79,10 @@ def near_duplicates(
     """
     # The mean of few examples is close to them, so it includes ten rows of zeros.
     mean = features.sum(axis=0) / (len(features) + 10)
-    of = partial(_directions, mean=mean)
     if len(rows) > EXACT:
-        search = Sketches.of(features, of, NEAREST).candidates
+        search = Sketches.of(features, mean, NEAREST).candidates
     else:
-        search = partial(_exact, of(features))
+        search = partial(_exact, _directions(features, mean))
     place = rows["split"].map(SPLITS.index).to_numpy()
     pairs: list[Pair] = []
     for later in range(1, len(SPLITS)):

@@ -21,7 +21,8 @@ def planted(cosine: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def found(features: np.ndarray, queries: np.ndarray, bank: np.ndarray) -> dict[tuple, float]:
-    of = sketches.Sketches.of(features, np.asarray, duplicates.NEAREST)
+    mean = np.zeros(features.shape[1], np.float32)
+    of = sketches.Sketches.of(features, mean, duplicates.NEAREST)
     pairs = of.candidates(queries, bank, LEAST)
     return {(query, row): cosine for query, row, cosine in pairs}
 
