@@ -23,7 +23,7 @@ HEAVY = (
 FIRST = {
     "train": {"scipy", "scipy.optimize"},
     "bundle": {"onnx"},
-    "report": {"PIL", "jinja2", "matplotlib", "onnxruntime"},
+    "report": {"PIL", "jinja2", "onnxruntime"},
 }
 LAST = {
     "ingest": {"PIL"},
@@ -34,7 +34,7 @@ LAST = {
     "evaluate": {"PIL", "scipy"},  # the interval of the lead over the floor
     "checks": {"PIL", "cv2", "scipy"},
     "bundle": {"PIL", "onnx"},
-    "report": {"PIL", "jinja2", "matplotlib", "onnxruntime"},
+    "report": {"PIL", "jinja2", "onnxruntime"},
 }
 
 

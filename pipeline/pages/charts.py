@@ -1,51 +1,30 @@
-"""The report's charts, as SVG with the colours of the page.
+"""The report's charts, as SVG with the colours of the page, so that they fit light and dark mode.
 
-Matplotlib draws them with placeholder colours, which are replaced with the page's CSS variables, so
-that one chart fits light and dark mode. Text remains text, so it can be searched and has the page's
-font.
+Text remains text, so it can be searched and has the page's font. Lengths are in points.
 """
 
-import io
-import warnings
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.collections import PathCollection
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
-# Placeholder colours, and the variables of `report.html` that replace them.
-INK, FAINT, FIRST, SECOND, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
-VARIABLES = {
-    INK: "var(--ink)",
-    FAINT: "var(--faint)",
-    FIRST: "var(--first)",
-    SECOND: "var(--second)",
-    PAPER: "var(--paper)",
-}
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "headstart",  # else the ids of elements are random
-    "text.parse_math": False,  # a class may be called $a$
-    "font.size": 10.0,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": FAINT,
-    "grid.alpha": 0.35,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
-}
-INCHES = 4.2  # width of a chart; on a phone its letters are then as large as the text
+# Variables of `report.html`.
+INK, FAINT, FIRST, SECOND, PAPER = (
+    f"var(--{name})" for name in ("ink", "faint", "first", "second", "paper")
+)
+WIDTH = 302.4  # of a chart; on a phone its letters are then as large as the text
+SIZE, SMALL = 10, 9  # of letters
+DASHED = "; stroke-dasharray: 5.5 2.4"
+TICKS = 6  # on an axis, at most
+
+Numbers = Iterable[Any]
+Ends = tuple[float, float]
 
 
 def confusion(counts: npt.NDArray[np.int64], classes: list[str]) -> str:
@@ -55,30 +34,32 @@ def confusion(counts: npt.NDArray[np.int64], classes: list[str]) -> str:
     kind of colour vision.
     """
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = max(INCHES, 1.6 + 0.3 * len(classes))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(size, size), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_xlim(-0.5, len(classes) - 0.5)
-        axes.set_ylim(len(classes) - 0.5, -0.5)
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            fraction = float(fractions[row, column])
-            colour = FIRST if row == column else SECOND
-            cell = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=colour, linewidth=0)
-            cell.set_alpha(0.15 + 0.85 * fraction)
-            cell.set_gid(f"cell-{row}-{column}")  # for `map.js`
-            axes.add_patch(cell)
-            axes.text(
-                column, row, str(counts[row, column]), ha="center", va="center",
-                color=PAPER if fraction > 0.5 else INK,
-            )  # fmt: skip
-        positions = range(len(classes))
-        axes.set_xticks(positions, classes, rotation=90)
-        axes.set_yticks(positions, classes)
-        axes.tick_params(length=0)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("actual")
-        return _svg(figure)
+    margin = 30 + max(map(_length, classes))
+    cell = max(21.6, (WIDTH - margin) / len(classes))
+    side = cell * len(classes)
+    size = margin + side
+    parts = [
+        f'<rect x="{margin}" y="0.5" width="{side - 0.5:.2f}" height="{side:.2f}"'
+        f' style="fill: none; stroke: {FAINT}; stroke-width: 0.8"/>'
+    ]
+    for number, name in enumerate(classes):
+        place = cell * (number + 0.5)
+        parts.append(_text(margin - 6, place, name, "end"))
+        parts.append(_text(margin + place, side + 6, name, "end", turned=True))
+    parts.append(_text(margin + side / 2, size - 8, "predicted"))
+    parts.append(_text(8, side / 2, "actual", turned=True))
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        fraction = float(fractions[row, column])
+        left, top = margin + cell * column, cell * row
+        # The identifier is for `map.js`.
+        parts.append(
+            f'<rect id="cell-{row}-{column}" x="{left + 1:.2f}" y="{top + 1:.2f}"'
+            f' width="{cell - 2:.2f}" height="{cell - 2:.2f}" style="fill:'
+            f' {FIRST if row == column else SECOND}; opacity: {0.15 + 0.85 * fraction:.3f}"/>'
+        )
+        colour, middle = PAPER if fraction > 0.5 else INK, cell / 2
+        parts.append(_text(left + middle, top + middle, str(counts[row, column]), "middle", colour))
+    return _svg(size, size, parts)
 
 
 def reliability(table: pd.DataFrame) -> str:
@@ -88,22 +69,13 @@ def reliability(table: pd.DataFrame) -> str:
         table: `reports/plots/reliability.csv`, one row per bin with `pictures`, `confidence` (mean)
             and `accuracy`.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(INCHES, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", label="perfectly calibrated")
-        fraction = table["pictures"] / max(table["pictures"].sum(), 1)
-        axes.scatter(
-            table["confidence"], table["accuracy"], s=30 + 400 * fraction, color=FIRST, alpha=0.75,
-            linewidths=0, label="examples in a bin (area: how many)",
-        )  # fmt: skip
-        axes.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="probability given", ylabel="accuracy")
-        axes.grid(True)
-        legend = axes.legend(loc="lower right", fontsize=9)
-        for handle in legend.legend_handles:
-            if isinstance(handle, PathCollection):
-                handle.set_sizes([40])
-        return _svg(figure)
+    plot = _Plot(260, (0, 1.03), (0, 1.05))
+    parts = [*plot.frame("probability given", "accuracy"), plot.line([0, 1], [0, 1], FAINT, DASHED)]
+    areas = 30 + 400 * table["pictures"] / max(table["pictures"].sum(), 1)
+    parts += plot.dots(table["confidence"], table["accuracy"], areas, 0.75)
+    legend = [("perfectly calibrated", FAINT, DASHED)]
+    legend += [("examples in a bin (area: how many)", FIRST, "")]
+    return plot.svg([*parts, *plot.legend(legend, dots=True)])
 
 
 def curves(table: pd.DataFrame, measure: str) -> str:
@@ -114,19 +86,14 @@ def curves(table: pd.DataFrame, measure: str) -> str:
             `val_<measure>`.
         measure: the metric, such as `loss` or `accuracy`.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(INCHES, 2.8), layout="constrained")
-        axes = figure.add_subplot()
-        lines = (("train", "training", FIRST, "-"), ("val", "validation", SECOND, "--"))
-        for prefix, words, colour, style in lines:
-            values = table[f"{prefix}_{measure}"]
-            if values.notna().any():
-                axes.plot(table["epoch"], values, color=colour, linestyle=style, label=words)
-        axes.set(xlabel="epoch", ylabel=measure)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(True)
-        axes.legend(fontsize=9)
-        return _svg(figure)
+    lines = [("train", "training", FIRST, ""), ("val", "validation", SECOND, DASHED)]
+    there = [one for one in lines if table[f"{one[0]}_{measure}"].notna().any()]
+    values = table[[f"{prefix}_{measure}" for prefix, *_ in there]]
+    plot = _Plot(201.6, _ends(table["epoch"]), _ends(values))
+    parts = plot.frame("epoch", measure, whole=True)
+    for prefix, _, colour, dashed in there:
+        parts.append(plot.line(table["epoch"], table[f"{prefix}_{measure}"], colour, dashed))
+    return plot.svg([*parts, *plot.legend([of for _, *of in there], top=measure == "loss")])
 
 
 def dots(table: pd.DataFrame, measure: str, words: str) -> str:
@@ -139,16 +106,16 @@ def dots(table: pd.DataFrame, measure: str, words: str) -> str:
         words: the label of the axis.
     """
     table = table[table[measure].notna()]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(INCHES, 1.1 + 0.24 * len(table)), layout="constrained")
-        axes = figure.add_subplot()
-        places = np.arange(len(table))
-        axes.hlines(places, table[f"{measure}_low"], table[f"{measure}_high"], color=FAINT)
-        axes.scatter(table[measure], places, s=30, color=FIRST, linewidths=0, zorder=2)
-        axes.set_yticks(places, list(table["class"]))
-        axes.set(xlim=(0, 1.03), ylim=(len(table) - 0.4, -0.6), xlabel=words)
-        axes.grid(True, axis="x")
-        return _svg(figure)
+    places, names = np.arange(len(table)), list(table["class"])
+    left = 12 + max(map(_length, names), default=0)
+    width = max(WIDTH, left + 200)
+    plot = _Plot(79.2 + 17.3 * len(table), (0, 1.03), (len(table) - 0.4, -0.6), left, width)
+    parts = plot.frame(words, "", rows=names)
+    for place, low, high in zip(
+        places, table[f"{measure}_low"], table[f"{measure}_high"], strict=True
+    ):
+        parts.append(plot.line([low, high], [place, place], FAINT))
+    return plot.svg([*parts, *plot.dots(table[measure], places, [30] * len(table))])
 
 
 def against(residuals: pd.DataFrame, name: str) -> str:
@@ -158,30 +125,141 @@ def against(residuals: pd.DataFrame, name: str) -> str:
         residuals: the rows of one target, with `target` and `predicted`.
         name: the name of the target.
     """
-    ends = residuals[["target", "predicted"]].to_numpy(dtype=float)
-    low, high = (float(ends.min()), float(ends.max())) if len(ends) else (0.0, 1.0)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(INCHES, INCHES), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot([low, high], [low, high], color=FAINT, linestyle="--")
-        axes.scatter(
-            residuals["target"], residuals["predicted"], s=14, color=FIRST, alpha=0.6, linewidths=0
-        )
-        axes.set(xlabel=f"{name}: true", ylabel=f"{name}: answered")
-        axes.grid(True)
-        return _svg(figure)
+    found = residuals[["target", "predicted"]].to_numpy(dtype=float)
+    low, high = (float(found.min()), float(found.max())) if len(found) else (0.0, 1.0)
+    plot = _Plot(WIDTH, _ends(found), _ends(found))
+    parts = plot.frame(f"{name}: true", f"{name}: answered")
+    parts.append(plot.line([low, high], [low, high], FAINT, DASHED))
+    return plot.svg([*parts, *plot.dots(found[:, 0], found[:, 1], [14] * len(found), 0.6)])
 
 
-def _svg(figure: Figure) -> str:
-    """Return the chart as an `svg` element, without a date."""
-    buffer = io.StringIO()
-    with warnings.catch_warnings():
-        # Matplotlib warns of letters that its font lacks; the page uses the reader's fonts.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        nothing = {"Date": None, "Creator": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    for stand_in, variable in VARIABLES.items():
-        text = text.replace(stand_in, variable)
-    return text
+@dataclass(frozen=True)
+class _Plot:
+    """Two axes with linear scales, from the first to the second end."""
+
+    height: float
+    x: Ends
+    y: Ends
+    left: float = 52
+    width: float = WIDTH
+    below: float = 38
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Return the place of a point."""
+        across = (x - self.x[0]) / (self.x[1] - self.x[0])
+        up = (y - self.y[0]) / (self.y[1] - self.y[0])
+        wide, high = self.width - self.left - 4, self.height - self.below - 4
+        return self.left + across * wide, 4 + (1 - up) * high
+
+    def frame(
+        self, across: str, up: str, whole: bool = False, rows: Sequence[str] | None = None
+    ) -> list[str]:
+        """Return the grid and the axes with their titles; `rows` are names instead of numbers."""
+        (left, bottom), (right, top) = self.at(self.x[0], self.y[0]), self.at(self.x[1], self.y[1])
+        parts = []
+        for tick in _ticks(*self.x, whole):
+            place, _ = self.at(tick, 0)
+            parts.append(_path([(place, bottom), (place, top)], FAINT, "; opacity: 0.35"))
+            parts.append(_text(place, bottom + 10, f"{tick:g}"))
+        for tick in _ticks(*self.y) if rows is None else range(len(rows)):
+            _, place = self.at(0, tick)
+            if rows is None:
+                parts.append(_path([(left, place), (right, place)], FAINT, "; opacity: 0.35"))
+            words = f"{tick:g}" if rows is None else rows[int(tick)]
+            parts.append(_text(left - 5, place, words, "end"))
+        parts.append(_path([(left, top), (left, bottom), (right, bottom)], FAINT))
+        parts.append(_text((left + right) / 2, self.height - 8, across))
+        return [*parts, _text(8, (top + bottom) / 2, up, turned=True)] if up else parts
+
+    def line(self, x: Numbers, y: Numbers, colour: str, style: str = "") -> str:
+        """Return a line through points; those without a number are left out."""
+        there = [one for one in zip(x, y, strict=True) if not any(map(math.isnan, one))]
+        return _path([self.at(*one) for one in there], colour, f"; stroke-width: 1.5{style}")
+
+    def dots(self, x: Numbers, y: Numbers, areas: Numbers, opacity: float = 1) -> list[str]:
+        """Return a dot for each known point; an area is that of the square around it."""
+        every = zip(x, y, areas, strict=True)
+        return [
+            _dot(*self.at(*point), math.sqrt(area) / 2, opacity)
+            for *point, area in every
+            if not any(map(math.isnan, point))
+        ]
+
+    def legend(
+        self, lines: Sequence[Sequence[str]], dots: bool = False, top: bool = False
+    ) -> list[str]:
+        """Return the words, colour and style of each line; the last is a dot if `dots`.
+
+        It is at the right, above if `top`, else below.
+        """
+        longest = max(_length(words) for words, *_ in lines) * SMALL / SIZE
+        start = self.width - 10 - longest
+        first = 12 if top else self.height - self.below - 13 * len(lines)
+        parts = []
+        for number, (words, colour, style) in enumerate(lines):
+            height = first + 13 * number
+            dot = dots and number == len(lines) - 1
+            line = _path([(start - 24, height), (start - 6, height)], colour, style)
+            parts.append(_dot(start - 15, height, 3, 0.75) if dot else line)
+            parts.append(_text(start, height, words, "start", size=SMALL))
+        return parts
+
+    def svg(self, parts: Iterable[str]) -> str:
+        """Return the chart."""
+        return _svg(self.width, self.height, parts)
+
+
+def _ends(values: npt.ArrayLike) -> Ends:
+    """Return the ends of an axis for these numbers, with a little room at both."""
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - room, high + room
+
+
+def _ticks(one: float, other: float, whole: bool = False) -> list[float]:
+    """Return at most `TICKS` round numbers between two."""
+    low, high = sorted((one, other))
+    unit = 10 ** math.floor(math.log10((high - low) / TICKS))
+    steps = [unit * factor for factor in (1, 2, 5, 10)]
+    step = next(size for size in steps if (high - low) / size <= TICKS)
+    step = max(1, round(step)) if whole else step
+    return [step * n for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _length(words: str) -> float:
+    """Return about how long words are."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in words)
+    return SIZE * (0.6 * (len(words) - wide) + wide)
+
+
+def _text(
+    x: float,
+    y: float,
+    words: str,
+    anchor: str = "middle",
+    colour: str = INK,
+    size: int = SIZE,
+    turned: bool = False,
+) -> str:
+    turn = f' transform="rotate(-90 {x:.2f} {y:.2f})"' * turned
+    return (
+        f'<text x="{x:.2f}" y="{y:.2f}" dy="0.35em" text-anchor="{anchor}"'
+        f' style="fill: {colour}; font-size: {size}px"{turn}>{escape(words)}</text>'
+    )
+
+
+def _path(points: Iterable[tuple[float, float]], colour: str, style: str = "") -> str:
+    through = " ".join(f"{x:.2f},{y:.2f}" for x, y in points)
+    return f'<polyline points="{through}" style="fill: none; stroke: {colour}{style}"/>'
+
+
+def _dot(x: float, y: float, radius: float, opacity: float) -> str:
+    style = f"fill: {FIRST}; opacity: {opacity}"
+    return f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{radius:.2f}" style="{style}"/>'
+
+
+def _svg(width: float, height: float, parts: Iterable[str]) -> str:
+    size = f'width="{width:.2f}pt" height="{height:.2f}pt" viewBox="0 0 {width:.2f} {height:.2f}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{"".join(parts)}</svg>'

@@ -143,7 +143,7 @@ def curves(table: pd.DataFrame) -> list[Markup]:
 
 
 def drawing(svg: str) -> Markup:
-    """Mark an SVG of `charts` as safe HTML; Matplotlib has escaped the names in it."""
+    """Mark an SVG of `charts` as safe HTML; `charts` has escaped the names in it."""
     return Markup(svg)  # noqa: S704
 
 
