@@ -17,6 +17,7 @@ from . import (
     terms,
     timm_models,
     torchvision_models,
+    whisper,
 )
 from .family import Family
 
@@ -34,6 +35,7 @@ FAMILIES = {
     "minilm": minilm.FAMILY,
     "terms": terms.FAMILY,
     "speech": speech.FAMILY,
+    "whisper": whisper.FAMILY,
     "spectra": spectra.FAMILY,
     "histogram": histogram.FAMILY,
     "transformers": encoder.FAMILY,

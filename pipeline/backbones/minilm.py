@@ -12,29 +12,23 @@ but ONNX scales the activations of a whole batch by their range (DynamicQuantize
 features would depend on the other texts in its batch.
 """
 
-import hashlib
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..core import packages
 from ..core.backbone import Backbone
-from ..core.errors import WeightsError
 from ..kinds import IR_VERSION, OPSET, Tokens
 from .family import Family, Opened, inner_layers
+from .packaged import file_of
+from .transformer import SCALE, Network, Tensors
 
 if TYPE_CHECKING:
     import onnx
 
-Tensors = dict[str, NDArray[Any]]
-
 WIDTH, HEADS, LAYERS = 384, 12, 6
 EPSILON = 1e-12  # in the layer normalisation
 LONGEST = 256  # tokens, as in the training of the weights
-SCALE = "_scale"  # suffix of the scale's name of an int8 tensor
 
 # For each name in params.yaml: the package, the file in it and the file's SHA-256.
 FILES = {
@@ -89,7 +83,7 @@ def preprocessing(name: str) -> Tokens:
     Raises:
         WeightsError: as `opened`.
     """
-    return Tokens(_file(name, *TOKENIZER).read_text(encoding="utf-8"), LONGEST)
+    return Tokens(file_of(name, "text", *TOKENIZER).read_text(encoding="utf-8"), LONGEST)
 
 
 def weights(name: str) -> Tensors:
@@ -100,30 +94,13 @@ def weights(name: str) -> Tensors:
     Raises:
         WeightsError: the package is not installed, or its file has changed.
     """
-    file = _file(name, *FILES[name])
+    file = file_of(name, "text", *FILES[name])
     if file.suffix == ".onnx":
         return _from_onnx(file)
     from safetensors.numpy import load_file
 
     tensors = load_file(file)
     return {key: tensor for key, tensor in tensors.items() if tensor.dtype == np.float32}
-
-
-def _file(name: str, package: str, path: str, sha256: str) -> Path:
-    """Return a file of a package without importing the package, whose code needs PyTorch."""
-    module, _, rest = path.partition("/")
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        raise WeightsError(
-            f"the weights of {name} are not installed: {packages.how_to_install('text')}"
-        )
-    file = Path(spec.origin).parent / rest
-    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-        raise WeightsError(
-            f"the package {package} is damaged or has a different version: {file} is missing or"
-            f" is not the file that {name} needs; install it again"
-        )
-    return file
 
 
 def _from_onnx(file: Path) -> Tensors:
@@ -166,7 +143,7 @@ def graph(tensors: Tensors, with_blocks: bool = False) -> "onnx.ModelProto":
     """
     from onnx import TensorProto, helper
 
-    net = _Network(tensors)
+    net = Network(tensors, EPSILON)
     add, constant = net.add, net.constant
     first = constant("first", np.array([0]))
     length = add("Shape", ["tokens"], start=1, end=2)
@@ -181,17 +158,7 @@ def graph(tensors: Tensors, with_blocks: bool = False) -> "onnx.ModelProto":
     joined = constant("joined", np.array([0, 0, WIDTH]))
     for layer in range(LAYERS):
         at = f"encoder.layer.{layer}"
-        heads = []
-        for part in ("query", "key", "value"):
-            # Scaling the query saves a multiplication of the scores.
-            factor = (WIDTH / HEADS) ** -0.5 if part == "query" else 1.0
-            one = net.dense(x, f"{at}.attention.self.{part}", factor)
-            turned = [0, 2, 3, 1] if part == "key" else [0, 2, 1, 3]
-            heads.append(add("Transpose", [add("Reshape", [one, split])], perm=turned))
-        query, key, value = heads
-        scores = add("MatMul", [query, key])
-        seen = add("MatMul", [add("Softmax", [scores], axis=-1), value])
-        seen = add("Reshape", [add("Transpose", [seen], perm=[0, 2, 1, 3]), joined])
+        seen = net.attended(x, f"{at}.attention.self", WIDTH // HEADS, split, joined)
         seen = add("Add", [net.dense(seen, f"{at}.attention.output.dense"), x])
         x = net.normalised(seen, f"{at}.attention.output.LayerNorm")
         units = add("Gelu", [net.dense(x, f"{at}.intermediate.dense")])
@@ -220,59 +187,6 @@ def graph(tensors: Tensors, with_blocks: bool = False) -> "onnx.ModelProto":
     whole = helper.make_graph(net.nodes, "minilm", [tokens], outputs, net.constants)
     versions = [helper.make_opsetid("", OPSET)]
     return helper.make_model(whole, opset_imports=versions, ir_version=IR_VERSION)
-
-
-class _Network:
-    """Builds a graph: its nodes and constants.
-
-    ONNX Runtime fuses the biases, the residuals and GELU by itself. One product for query, key and
-    value together was not faster. ONNX Runtime's own Attention, which is not an ONNX operator, was
-    not faster either.
-    """
-
-    def __init__(self, tensors: Tensors) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self._tensors = tensors
-
-    def constant(self, name: str, value: Any) -> str:
-        """Add a constant; return its name."""
-        from onnx import numpy_helper
-
-        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
-        return name
-
-    def add(self, operator: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
-        """Add a node; return the name of its output."""
-        from onnx import helper
-
-        output = output or f"x{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
-
-    def widened(self, key: str, turned: bool = False, factor: float = 1.0) -> str:
-        """Add a float32 matrix, multiplied by `factor`; a runtime folds these nodes on loading."""
-        from onnx import TensorProto
-
-        matrix, scale = self._tensors[key], self._tensors.get(key + SCALE)
-        matrix = matrix.T if turned else matrix
-        if scale is None:
-            return self.constant(key, matrix * np.float32(factor))
-        scale = (scale.T if turned else scale) * np.float32(factor)
-        floats = self.add("Cast", [self.constant(key, matrix)], to=TensorProto.FLOAT)
-        return self.add("Mul", [floats, self.constant(key + SCALE, scale)])
-
-    def dense(self, x: str, layer: str, factor: float = 1.0) -> str:
-        """Add a layer of `torch.nn.Linear`, whose output is multiplied by `factor`."""
-        product = self.add("MatMul", [x, self.widened(f"{layer}.weight", True, factor)])
-        bias = self._tensors[f"{layer}.bias"] * np.float32(factor)
-        return self.add("Add", [product, self.constant(f"{layer}.bias", bias)])
-
-    def normalised(self, x: str, layer: str) -> str:
-        """Add a layer normalisation."""
-        parts = [f"{layer}.weight", f"{layer}.bias"]
-        names = [self.constant(part, self._tensors[part]) for part in parts]
-        return self.add("LayerNormalization", [x, *names], axis=-1, epsilon=EPSILON)
 
 
 FAMILY = Family(opened, licence=lambda _: "Apache-2.0", made_by=made_by, trained=opened)

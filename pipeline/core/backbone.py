@@ -22,19 +22,21 @@ FAMILIES = {
     "minilm": "minilm_l6_v2|minilm_l6_v2_int8",
     "terms": "tf_idf|characters",
     "speech": "speech_embedding",
+    "whisper": "whisper_tiny_en",
     "spectra": "mfcc|log_mel",
     "histogram": "histogram",
     "transformers": r"transformers:[\w.\-/]+",
     "python": plugins.PATTERN,
 }
 IN_PYTORCH = ("lite", "torchvision", "timm")
-WITH_BLOCKS = (*IN_PYTORCH, "minilm", "speech", "transformers", "python")  # inner blocks
+WITH_BLOCKS = (*IN_PYTORCH, "minilm", "speech", "whisper", "transformers", "python")  # inner blocks
 READS = {"minilm": ("en",)}  # the languages of texts that a family was trained on, where it matters
 TRAINED_TEXTS = ("minilm_l6_v2",)  # networks with a graph that `finetune` can still train
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
     f" onnx:{OWN}NAME.onnx, identity, minilm_l6_v2, minilm_l6_v2_int8, tf_idf, characters,"
-    " speech_embedding, mfcc, log_mel, histogram, transformers:NAME or python:MODULE.FUNCTION"
+    " speech_embedding, whisper_tiny_en, mfcc, log_mel, histogram, transformers:NAME or"
+    " python:MODULE.FUNCTION"
 )
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn import functional
 
-from pipeline.backbones import encoder, exports, minilm, terms
+from pipeline.backbones import encoder, exports, minilm, packaged, terms
 from pipeline.core import packages
 from pipeline.core.backbone import Backbone
 from pipeline.core.errors import MissingSetError, WeightsError
@@ -134,7 +134,7 @@ def test_the_tokenizer_is_read_without_what_it_says_of_lengths() -> None:
 def test_weights_that_are_not_there_are_one_line(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(minilm, "find_spec", lambda module: None)
+    monkeypatch.setattr(packaged, "find_spec", lambda module: None)
     with pytest.raises(WeightsError) as told:
         minilm.weights(name)
     assert str(told.value) == (
@@ -148,7 +148,7 @@ def test_a_package_of_other_weights_is_refused(
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"something else")
     other = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(minilm, "find_spec", lambda module: other)
+    monkeypatch.setattr(packaged, "find_spec", lambda module: other)
     with pytest.raises(WeightsError, match="damaged or has a different version"):
         minilm.weights(FLOAT)
 

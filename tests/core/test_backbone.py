@@ -17,6 +17,7 @@ NAMES = {
     "minilm_l6_v2_int8": ("minilm", "minilm_l6_v2_int8"),
     "tf_idf": ("terms", "tf_idf"),
     "speech_embedding": ("speech", "speech_embedding"),
+    "whisper_tiny_en": ("whisper", "whisper_tiny_en"),
     "log_mel": ("spectra", "log_mel"),
     "transformers:distilbert/distilroberta-base": (
         "transformers",
