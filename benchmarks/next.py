@@ -6,6 +6,7 @@ python -m benchmarks next hour ../shared/data/hymenoptera
 `hour` goes from a folder without labels to a model, like a person who needs four seconds a label.
 """
 
+import contextlib
 import csv
 import importlib.util
 import os
@@ -275,7 +276,8 @@ def measure_hour(scratch: Path, pictures: Path) -> str:
         some = make(scratch / name, pictures.resolve())
         os.environ["HEADSTART_STORE"] = str(scratch / name / "store")
         start = time.perf_counter()
-        desk, answers = labelled(some)
+        with contextlib.chdir(scratch):  # this repository has parameters for pictures
+            desk, answers = labelled(some)
         at_desk = time.perf_counter() - start
         data = some.pool if some.pool.is_dir() else desk.tables.labels
         model = load_model(made(scratch / name / "project", name, data))
