@@ -396,16 +396,6 @@ def draw(
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=85)
 
 
-def multiply(folder: Path, times: int) -> None:
-    """Put copies of each JPEG beside it that differ by a comment only, so by their bytes."""
-    for file in sorted(folder.rglob("*.jpg")):
-        data = file.read_bytes()
-        for number in range(1, times):
-            comment = f"copy {number}".encode()
-            segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
-            file.with_stem(f"{file.stem}_{number}").write_bytes(data[:2] + segment + data[2:])
-
-
 def digits(folder: Path, classes: int = 10, each: int = 60) -> Path:
     """scikit-learn's handwritten digits as pictures of 64 x 64 pixels; the folder."""
     from sklearn.datasets import load_digits

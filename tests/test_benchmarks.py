@@ -138,7 +138,11 @@ SMALLEST = {
         "; names = ('DejaVuSans', 'DejaVuSerif', 'DejaVuSansMono', 'STIXGeneral')"
         "; TYPEFACES = {p: f'{n}.ttf' for p, n in zip(TYPEFACES, names, strict=True)}",
     ),
-    "scale memory": ("--few 24 --many 48", "STAGES = STAGES[:3]"),
+    "million pairs": ("--examples 400 --queries 40", ""),
+    "million stages": (
+        "--sizes 60,90",
+        "IN_THOUSAND, CLASSES, STAGES = 5, 3, STAGES[:3]",
+    ),
     "sets strange": (
         "PICTURES --draws 1",
         f"{DIGITS}; KS, BANKS = (1, 5), (50,)"
@@ -165,7 +169,7 @@ SMALLEST = {
         "; made = lambda *_: Set('image', classes, target[:300], names, half, seen, parts)",
     ),
     "reasons": ("--pictures PICTURES --count 1", "STEPS, MISTAKES = 2, 1"),
-    "scale costs": ("--few 60 --many 120", "FILES, LARGE = 10, 1_000_000"),
+    "scale": ("", "FILES, LARGE = 10, 1_000_000"),
     "answers serve": ("BUNDLED PICTURES --seconds 0.5", "CLIENTS = (1, 2)"),
     "sets data": (
         "--draws 1",
