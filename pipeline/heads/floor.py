@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from ..core.errors import DataError
-from ..tables.features import Split, view_0
+from ..tables.features import Split
 from ..tasks import TASKS
 from .head import Head
 from .hyperparameters import Hyperparameters
@@ -78,8 +78,12 @@ def fitted(
         outputs: the number of classes, labels or targets.
         counts: whether the backbone's features are counts of terms.
     """
-    rows = view_0({name: split.take(split.views == 0) for name, split in splits.items()})
-    rows = rows.take(np.searchsorted(rows.digests, floor.digests))
+    some = [
+        split.take((split.views == 0) & np.isin(split.digests, floor.digests))
+        for split in splits.values()
+    ]
+    rows = Split.concat(some)
+    rows = rows.take(np.argsort(rows.digests))
     of_floor, of_backbone = _head(floor, task, outputs), _head(rows, task, outputs, counts)
     return Pair(of_floor, of_backbone) if of_floor and of_backbone else None
 
