@@ -164,6 +164,9 @@ def clone(scratch: Path) -> str:
 {table("stage that ran again | why | outputs with the same bytes | with other bytes", stages)}
 
 {table("of the older version | under this one", kept)}
+
+The merge adds lines to `params.yaml` that this version's has more. One of them is
+`extract.blocks: all`, so the views are computed once more, with the inner blocks.
 """
 
 
