@@ -443,7 +443,11 @@ def example_changes(before: pd.DataFrame, coming: Coming) -> Examples:
             Change(row.path, row.label, "", by[row.digest])
             for row in taken.sort_values("path").itertuples()
         ),
-        confirmed=tuple(sorted(confirmations.paths(after, coming.confirmed - was))),
+        confirmed=tuple(
+            path
+            for path in sorted(confirmations.paths(after, coming.confirmed - was))
+            if path not in elsewhere  # a changed label is right, too
+        ),
         unconfirmed=tuple(sorted(confirmations.paths(after, was - coming.confirmed))),
     )
 

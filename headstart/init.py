@@ -35,6 +35,8 @@ KINDS = ("image", "text", "audio", "vector")
 RAW = Path("data/raw")
 GRAPH = Path("dvc.yaml")
 REQUIREMENTS = Path("requirements.txt")
+# pip would look the bare name up, and install whatever somebody published under it.
+NOT_ON_PYPI = "# Not on PyPI: before others install it, write `headstart @ ADDRESS OF ITS WHEEL`."
 README = Path("README.md")
 # What a repository may have already. init adds the lines that the first ones lack, and leaves a
 # README.md and the settings of DVC as they are.
@@ -223,7 +225,8 @@ def contents(kind: str, examples: Examples, name: str) -> dict[str, str]:
             settings = parameters.put(settings, "ingest", key, value)
     files[str(PARAMS)] = settings
     files[str(LOCK)] = installed.text()
-    files[str(REQUIREMENTS)] = "".join(f"{line}\n" for line in pins(installed, kind))
+    lines = (NOT_ON_PYPI, *pins(installed, kind))
+    files[str(REQUIREMENTS)] = "".join(f"{line}\n" for line in lines)
     files[str(README)] = ABOUT.format(name=name)
     return files
 
@@ -318,8 +321,8 @@ def check_columns(table: Path, fitting: set[str]) -> Dialect:
         )
     if dialect != PLAIN:
         print(
-            f"init: {table} seems to be in {dialect.encoding} with {dialect.separator!r} between"
-            " the cells: check ingest.encoding and ingest.separator in params.yaml"
+            f"init: {table} is read as {dialect.encoding} with {dialect.separator!r} between the"
+            " cells; if that is wrong, change ingest.encoding and ingest.separator in params.yaml"
         )
     return dialect
 

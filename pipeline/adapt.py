@@ -116,7 +116,7 @@ def adapt() -> None:
     parts = Parts(kind, extracting, files, method.head, about, report)
     parts.write(ADAPTED, Examples(manifest, method.source.train, method.source.val, given_away))
     if about.sets is not None:
-        print(f"adapt: no sets: {about.sets.why_none}")
+        print(f"adapt: no prediction sets: {about.sets.why_none}")
 
 
 def _measured_on(

@@ -46,7 +46,7 @@ def best() -> None:
         # `finetune` chose the network on the validation examples.
         parts.write(BEST, Examples(manifest, splits["train"], splits["val"], given_away))
         if about.sets is not None:
-            print(f"best: no sets: {about.sets.why_none}")
+            print(f"best: no prediction sets: {about.sets.why_none}")
 
 
 if __name__ == "__main__":

@@ -129,7 +129,8 @@ def checks() -> None:
         )
     if unread:
         print(f"checks: warning: {unread}")
-    print(f"checks: {compared} pairs of {kind.nouns} compared, {known} of them in earlier runs")
+    similar = f"{compared} pairs of similar {kind.nouns}"
+    print(f"checks: {similar} compared, {known} of them in earlier runs")
 
 
 def _unread(kind: Kind, manifest: pd.DataFrame, reads: tuple[str, ...]) -> str:

@@ -138,8 +138,12 @@ def report(
             what = TASKS[task].nouns
             print(f"ingest: warning: {what} differ only in case: {', '.join(alike)}")
     crossing = manifest[manifest["group"] != ""].groupby("group")["split"].nunique()
-    for group in crossing[crossing > 1].index:
-        print(f"ingest: warning: the source itself divides group {group!r} between splits")
+    if divided := crossing[crossing > 1].index.tolist():
+        print(
+            f"ingest: warning: the source itself divides {len(divided)} of {len(crossing)} groups"
+            f" between splits, such as {divided[0]!r}: the accuracy will be too high; give each"
+            " group one split"
+        )
 
 
 def stop_if_unusable(

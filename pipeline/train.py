@@ -234,9 +234,10 @@ def _print_summary(
     among = f"the best of {len(ranked)} heads" if len(ranked) > 1 else "the head"
     print(f"train: {rows} training views; {among} is {_in_words(best.hyperparameters)}")
     if val:
+        epoch = f" (epoch {kept.epoch} of {len(best.curve)})" if len(best.curve) > 1 else ""
         print(
-            f"train: on {val} validation examples loss {kept.val_loss:.4f}, {score} "
-            f"{kept.val_accuracy:.4f} (epoch {kept.epoch} of {len(best.curve)})"
+            f"train: on {val} validation examples loss {kept.val_loss:.4f}, {score}"
+            f" {kept.val_accuracy:.4f}{epoch}"
         )
 
 

@@ -120,7 +120,8 @@ def test_clean_data_are_quiet_and_empty_tables_have_their_header(planted, capsys
         "checks: no classes with fewer than 10 training pictures",
         "checks: drift of val and test is not tested: ingest drew them at random",
     ]
-    assert re.fullmatch(r"checks: \d+ pairs of pictures compared, 0 of them in earlier runs", last)
+    compared = r"checks: \d+ pairs of similar pictures compared, 0 of them in earlier runs"
+    assert re.fullmatch(compared, last)
 
 
 def test_twice_the_same_bytes_whatever_cores_are_allowed_and_no_torch(planted):
@@ -240,7 +241,7 @@ def test_no_store_at_all_costs_time_only(with_a_copy, capsys, monkeypatch, tmp_p
     checks()
     said = capsys.readouterr().out
     assert re.search("warning: the next run compares the same pairs again: .*a file", said)
-    assert said.endswith(" pairs of pictures compared, 0 of them in earlier runs\n")
+    assert said.endswith(" pairs of similar pictures compared, 0 of them in earlier runs\n")
     assert written() == with_a_copy
 
 

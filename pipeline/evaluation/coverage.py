@@ -85,7 +85,7 @@ def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | N
     if sets is None:
         return ""
     if sets.why_none:
-        return f"no sets: {sets.why_none}"
+        return f"no prediction sets: {sets.why_none}"
     if found.empty:
         return ""
     if sets.reach:
@@ -95,9 +95,9 @@ def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | N
         return f"prediction intervals for coverage {sets.coverage:g} contain {shown}{among}"
     every = found.iloc[0]
     return (
-        f"prediction sets for coverage {sets.coverage:g} contain the class of"
-        f" {every['coverage']:.4f} of the test examples{among}, and {every['size']:.2f} classes on"
-        " average"
+        f"prediction sets with a nominal coverage of {sets.coverage:g} contain the right class of"
+        f" {every['coverage']:.4f} of the test examples{among}; they have {every['size']:.2f}"
+        " classes on average"
     )
 
 

@@ -47,7 +47,7 @@ class Lead:
             f" examples, with equal heads), {100 * confidence:g} % interval {self.low:+.4f} to"
             f" {self.high:+.4f}"
         ]
-        if self.high < LEAST_LEAD:
+        if self.high < LEAST_LEAD <= 1 - self.floor:  # else no backbone can be that far above
             found.append("the backbone is hardly better than its floor: run `headstart choose`")
         return found
 

@@ -120,7 +120,12 @@ def _readable(
         "Perhaps more: there is no proof that single vectors cannot be reconstructed. The fewer"
         " vectors there are per feature, the more of them can be."
     )
-    if rows < 2 * dimension:
+    if rows < dimension:
+        risks.append(
+            f"Membership: {rows:,} vectors are fewer than the {dimension:,} features, so anyone who"
+            " has an example can test almost without error whether it is one of them."
+        )
+    elif rows < 2 * dimension:
         risks.append(
             f"Membership: {rows:,} vectors are fewer than twice the {dimension:,} features, so"
             " anyone who has an example can test whether it is one of them. The more vectors there"

@@ -32,4 +32,4 @@ def write(manifest: pd.DataFrame, kind: Kind, settings: ExtractParams) -> str:
     encoder = Encoder((open_engine(on_cpu, kind),))
     rows, features, computed = vectors(floor.chosen(manifest), encoder, settings.batch_size)
     floor.write(kind.floor, rows["digest"].tolist(), features)
-    return f"the floor {kind.floor}: {len(rows) - computed} views reused, {computed} computed"
+    return f"the floor, {kind.floor}: {len(rows) - computed} views reused, {computed} computed"

@@ -86,9 +86,10 @@ def _lent(
             hashed = unit(f"{seed}:{one.digest}"), one.digest
             lowest[label] = min(lowest.get(label, hashed), hashed)
     if lowest:
+        each = "each" if len(lowest) > 1 else "it"
         print(
             f"ingest: no validation example was drawn of {listed(sorted(lowest))}, so one training"
-            " example of each is used for validation (ingest.val_of_each_class)"
+            f" example of {each} is used for validation (ingest.val_of_each_class)"
         )
     return [digest for _, digest in lowest.values()]
 

@@ -105,7 +105,7 @@ def test_too_few_examples_for_the_coverage_are_one_sentence() -> None:
     assert told == PredictionSets(0.9, why)
     table = coverage.table(told, np.eye(3), NONE, ["a", "b", "c"])
     assert table.empty
-    assert coverage.summary(told, table) == f"no sets: {why}"
+    assert coverage.summary(told, table) == f"no prediction sets: {why}"
     assert calibrated(blobs(60, 0), HEADS["ridge"], of=0.8).labels is not None
     assert "0 groups of training" in calibrated(blobs(300, 0), HEADS["ridge"], group="one").why_none
     held = held_out(blobs(300, 0), HEADS["ridge"])
