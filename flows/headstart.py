@@ -137,7 +137,7 @@ def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
 def lead(reference: Reference, decision: Decision | None) -> None:
     """Make the new result the reference, if there is none yet or if the result leads."""
     if (reference.noted is None or (decision and decision.leads)) and reference.become():
-        get_run_logger().info("this result is the gate's new reference: commit %s", FILE)
+        get_run_logger().info("this result is now the gate's reference; commit the file %s", FILE)
 
 
 def publish(root: Path, run: Run, now: dict[str, Any], decision: Decision | None) -> Path | None:

@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         "--json",
         action="store_true",
         dest="as_json",
-        help="Print JSON, with every example and changed parameter.",
+        help="Print JSON that lists every changed example and parameter.",
     )
     chooser = subcommands.add_parser(
         "choose",

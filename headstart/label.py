@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         choices=SHOWABLE,
-        help="What an example is (default: as in the project; without one, text for a table, image"
-        " for a folder).",
+        help="Kind of the examples (default: that of the project; outside a project, text for a"
+        " table and image for a folder).",
     )
     parser.add_argument("--port", type=int, default=PORT, help=f"Port (default: {PORT}).")
 

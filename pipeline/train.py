@@ -236,8 +236,8 @@ def _print_summary(
     if val:
         epoch = f" (epoch {kept.epoch} of {len(best.curve)})" if len(best.curve) > 1 else ""
         print(
-            f"train: on {val} validation examples loss {kept.val_loss:.4f}, {score}"
-            f" {kept.val_accuracy:.4f}{epoch}"
+            f"train: loss {kept.val_loss:.4f} and {score} {kept.val_accuracy:.4f} on {val}"
+            f" validation examples{epoch}"
         )
 
 

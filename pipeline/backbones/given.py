@@ -43,7 +43,7 @@ def _digest(file: str, size: int, changed: int) -> str:
 
 
 def no_weights(file: Path, backbone: Backbone, error: Exception) -> DataError:
-    """Return the error for a file that a stage wrote, if it lacks weights of the backbone."""
+    """Return the error for a file, written by a stage, that lacks weights of the backbone."""
     reason = " ".join(str(error).split())[:160]
     return DataError(
         f"{file} has no weights of {backbone}: {reason}; run the stage that wrote it again"

@@ -1,7 +1,7 @@
 """Examples that are objects in a bucket, as named in a listing on this machine.
 
 The listing is a Parquet file: one row per object, sorted by `key`, with its `etag` and its `size`
-in bytes. The file's metadata has the address of the prefix below which the keys are. `headstart
+in bytes. The keys are relative to a prefix, whose address is in the file's metadata. `headstart
 list` writes the file. The path of an example is the path of the listing, `#` and the key (as in
 `rows.py`), so the manifest does not name the server.
 """

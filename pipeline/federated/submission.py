@@ -200,7 +200,7 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
             raise ValueError(f"{about['site']!r:.60} is not a name for a site")
         number, dimension, power = about["number"], network["dimension"], about["power"]
         if not all(type(one) is int and 0 < one < MOST for one in (number, dimension)):
-            raise ValueError("number and dimension have to be whole numbers above 0")
+            raise ValueError("`number` and `dimension` have to be whole numbers above 0")
         if type(power) not in (int, float):
             raise TypeError("power is not a number")
         return classes, dimension, None if noise is None else _noise(noise)

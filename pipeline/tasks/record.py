@@ -28,7 +28,7 @@ LOG_LOSS = Measure(lower_is_better=True, most=math.inf)
 
 @dataclass(frozen=True)
 class Task:
-    """A task: words, loss, form of a prediction, main metric, and what it does not support.
+    """A task: its words in texts, losses, form of predictions, main metric, and its limits.
 
     `name` is the name of its folder, and the value of `ingest.task` that selects the task.
     """

@@ -266,7 +266,7 @@ WRONG = {
     ),
     "number of 400 digits": (
         lambda folder: rewrite(folder, number=10**400),
-        "number and dimension have to be whole numbers above 0",
+        "`number` and `dimension` have to be whole numbers above 0",
     ),
     "nested": (
         lambda folder: (folder / "submission.json").write_text("[" * 200_000),
