@@ -81,7 +81,10 @@ def test_a_changed_batch_size_and_a_changed_comment_change_no_output(done: Repos
         ("sources/splits.py", ["ingest"]),
         ("evaluation/metrics.py", ["evaluate", "report"]),
         ("core/params/schema.py", []),
-        ("examples/files.py", ["ingest", "augment", "extract", "checks", "bundle", "report"]),
+        (
+            "examples/files.py",
+            ["ingest", "augment", "extract", "evaluate", "checks", "bundle", "report"],
+        ),
         ("kinds/__init__.py", ["ingest", "augment", "extract", "checks", "bundle", "report"]),
         ("kinds/audio/decode.py", []),  # another kind than this project's
         ("store/vectors.py", []),  # a cache

@@ -485,7 +485,7 @@ def test_numbers_are_learned_in_their_own_units(trained_project, loss, optimizer
     assert set(curve[0]) == {"epoch", "train_loss", "train_r2", "val_loss", "val_r2"}
     answers = head.answers(np.zeros((1, 12), np.float32), 1.0, "regression")[0]
     np.testing.assert_allclose(answers, [40, 0.3], rtol=0.15)
-    assert ", R² 0." in capsys.readouterr().out
+    assert " and R² 0." in capsys.readouterr().out
 
 
 def test_other_tasks_write_the_same_bytes_twice(trained_project):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from .errors import DataError
+from .errors import DataError, DiskError
 
 PROC = Path("/proc/self")
 # The file that limits memory, in a control group of version 1 and of version 2.
@@ -87,13 +87,14 @@ def require_disk(needed: int, folder: Path, purpose: str) -> None:
     """Check that the disk of `folder`, which may not exist yet, has `needed` free bytes.
 
     Raises:
-        DataError: it has less.
+        DiskError: it has less.
     """
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise DataError(
-            f"{purpose} needs about {needed / 1e9:.1f} GB, but the disk of {folder.absolute()} has"
-            f" {free / 1e9:.1f} GB free; free some space, or set extract.features to keys"
+        raise DiskError(
+            f"{purpose} needs about {needed / 1e6:,.1f} MB. No space left on device: the disk of"
+            f" {folder.absolute()} has {free / 1e6:,.1f} MB free; free some space, or set"
+            " extract.features to keys"
         )

@@ -47,7 +47,8 @@ class Lead:
             f" examples, with equal heads), {100 * confidence:g} % interval {self.low:+.4f} to"
             f" {self.high:+.4f}"
         ]
-        if self.high < LEAST_LEAD <= 1 - self.floor:  # else no backbone can be that far above
+        # Near the top, no backbone can be that far above.
+        if self.high < LEAST_LEAD and (lead < 0 or self.floor <= 1 - LEAST_LEAD):
             found.append("the backbone is hardly better than its floor: run `headstart choose`")
         return found
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import memory
-from pipeline.core.errors import DataError
+from pipeline.core.errors import DataError, DiskError
 
 # A line of mountinfo: the root of the mount, its point, its type and its options.
 MOUNT = "30 20 0:26 {root} {point} rw,relatime shared:9 - {kind} cgroup rw{options}\n"
@@ -75,5 +75,5 @@ def test_a_container_sees_its_own_group_as_the_root(proc: Path, own: str) -> Non
 
 def test_too_little_disk_is_told_for_a_folder_that_is_yet_to_be_made(tmp_path: Path) -> None:
     memory.require_disk(1000, tmp_path / "data" / "features", "extract: data/features")
-    with pytest.raises(DataError, match=r"^extract: data/features needs about .*free; free some"):
+    with pytest.raises(DiskError, match=r"^extract: data/features needs about .*free; free some"):
         memory.require_disk(2**80, tmp_path / "data" / "features", "extract: data/features")

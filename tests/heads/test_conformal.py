@@ -87,7 +87,7 @@ def test_where_a_head_is_nearly_always_right_a_set_is_one_label() -> None:
     # The paper's sets leave some empty, to cover no more than is set.
     assert table.loc["all", "empty"] > 0
     assert table.loc["all", "randomised_coverage"] < table.loc["all", "coverage"]
-    assert "contain the class of" in coverage.summary(told, table.reset_index())
+    assert "contain the right class of" in coverage.summary(told, table.reset_index())
 
 
 def test_examples_that_are_alone_in_their_class_are_held_by_no_set() -> None:

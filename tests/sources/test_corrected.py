@@ -230,7 +230,6 @@ def test_why_names_the_file_of_a_correction(texts: Project) -> None:
         added=(f"{here}10",),
         relabelled=(why.Change(f"{here}1", "ant", "bee", str(file)),),
         excluded=(why.Change(f"{here}2", "bee", "", str(file)),),
-        confirmed=(f"{here}1",),
         unconfirmed=(f"{here}8",),
     )
     words = why._examples_in_words(found, kinds.named("text"))
