@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # What the last stage but one says at least.
 ACCURACY = {"vector": 0.94, "text": 0.8, "audio": 0.97}
-# The same of other tasks: the measure, and its least value. Tests take 200 of the 800 pictures.
-TASKS = {"multilabel": ("mean_average_precision", 0.9), "regression": ("r2", 0.75)}
+# The same of other tasks: the measure, and its least value. Regression reaches it with 200 of its
+# 800 pictures.
+TASKS = {"multilabel": ("mean_average_precision", 0.93), "regression": ("r2", 0.8)}
 PICTURES = 'PICTURES = {"train": 480, "val": 160, "test": 160}'
 FEWER = 'PICTURES = {"train": 120, "val": 40, "test": 40}'
 
@@ -88,11 +89,10 @@ def clone(shared: Path) -> Path:
 
     def make(folder: Path) -> None:
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-        for task in TASKS:
-            script = folder / "examples" / task / "data.py"
-            text = script.read_text()
-            assert PICTURES in text
-            script.write_text(text.replace(PICTURES, FEWER))
+        script = folder / "examples" / "regression" / "data.py"
+        text = script.read_text()
+        assert PICTURES in text
+        script.write_text(text.replace(PICTURES, FEWER))
 
     return made_once(shared / "clone", make)
 
