@@ -457,6 +457,7 @@ def test_what_a_terminal_shows_has_its_seconds_and_a_stage_its_own(tmp_path: Pat
     script = """
 import subprocess, sys, time
 print("> python -m pipeline.ingest")
+time.sleep(0.5)  # on a busy machine the line may be read late
 subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"])
 for count in range(3):
     print(f"\\r\\x1b[Kingest: {count}/3", end="")

@@ -48,8 +48,8 @@ def _of_all(features: Floats, mean: Floats) -> np.float32:
     """Return the root mean square of the centred features."""
     with np.errstate(over="ignore", under="ignore"):
         square = _lengths(features, mean, features.dtype).mean(dtype=np.float64) / len(mean)
-    if not SQUARES[0] < square < SQUARES[1]:  # float32 overflows, underflows or loses digits
-        square = _lengths(features, mean, np.float64).mean() / len(mean)
+        if not SQUARES[0] < square < SQUARES[1]:  # float32 overflows, underflows or loses digits
+            square = _lengths(features, mean, np.float64).mean() / len(mean)
     if not np.isfinite(square):
         raise DataError(
             f"features go up to {np.abs(features).max():.3g}, which is too large for a head: divide"
