@@ -75,7 +75,7 @@ def measure_families(scratch: Path) -> str:
                 file.unlink()
     columns = (
         "family | backbone | pooling | parameters (million) {:.1f} | pixels a side {:d}"
-        " | features {:d}  | ends in | class maps | views a second {:.1f}"
+        " | features {:d} | ends in | class maps | views a second {:.1f}"
         " | largest feature {:.3g} | largest difference {:.1e} | licence of the weights"
     )
     return PAGE.format(table=table(columns, rows), cores=CORES)
