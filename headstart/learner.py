@@ -115,12 +115,10 @@ class Learner:
         """Return how good the head is; None as long as nothing can be measured."""
         taught = self.taught
         own = [place for place in taught if place < self.pool]
-        half = own[len(own) // 2 :]  # the later half, to be taken away
+        later = {*own[len(own) // 2 :]}
         with one_thread():
-            whole, fewer = (
-                self._taught(taught),
-                self._taught([p for p in taught if p not in {*half}]),
-            )
+            whole = self._taught(taught)
+            fewer = self._taught([place for place in taught if place not in later])
             if whole is None or not self.drawn:
                 return None
             right = self._right(whole)

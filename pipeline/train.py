@@ -95,8 +95,8 @@ def train() -> None:
         both = Split.concat([rows.take(rows.views == 0), val])
         keys = group_keys(manifest).set_axis(manifest["digest"]).loc[both.digests].tolist()
     if settings.cross_validates:
-        given = both, keys, combinations, layers, schedule
-        contenders = choice.choose(*given, settings.class_weights)
+        weighing = settings.class_weights
+        contenders = choice.choose(both, keys, combinations, layers, schedule, weighing)
         print(f"train: {contenders[0].line(len(contenders))}")
         combinations, of_last = [contenders[0].hyperparameters], contenders[0].of_last
     elif settings.weight_decay == params.AUTO:

@@ -50,14 +50,15 @@ def predicted(
     centred /= size or 1.0
     answers = zeros(*wanted.shape)
     scored = np.zeros(len(wanted), dtype=bool)
-    folds = [out for out in (fold == held for held in range(FOLDS)) if out.any() and not out.all()]
+    every = [fold == number for number in range(FOLDS)]
+    held = [out for out in every if out.any() and not out.all()]
     rows, dimension = centred.shape
     products: list[Floats] = []
-    if rows - max((int(out.sum()) for out in folds), default=rows) > dimension:
-        parts = (taken(centred, out) for out in (*folds, fold < 0))
+    if rows - max((int(out.sum()) for out in held), default=rows) > dimension:
+        parts = (taken(centred, out) for out in (*held, fold < 0))
         products = [part.T @ part for part in parts]
         sums = centred.sum(axis=0), wanted.sum(axis=0), sum(products), centred.T @ wanted
-    for number, out in enumerate(folds):
+    for number, out in enumerate(held):
         own, of_own = taken(centred, out), taken(wanted, out)
         count = rows - len(own)
         if products:

@@ -81,8 +81,8 @@ class Sketches:
                 cosines = self._cosines(query, rows[:FIRST])
                 if len(rows) > FIRST:
                     best = np.partition(cosines, -self.count)[-self.count]
-                    some = int((sketched >= _at_least(max(least, float(best)))).sum())
-                    cosines = np.append(cosines, self._cosines(query, rows[FIRST:some]))
+                    last = int((sketched >= _at_least(max(least, float(best)))).sum())
+                    cosines = np.append(cosines, self._cosines(query, rows[FIRST:last]))
                 order = np.argsort(-cosines, kind="stable")[: self.count]
                 chosen = order[cosines[order] >= least]
                 found += [(query, int(rows[one]), float(cosines[one])) for one in chosen]

@@ -88,15 +88,15 @@ def _limits(bundle: Bundle) -> Iterator[str]:
         f" others. The model gives an answer for every input. {known}"
     )
     given = {
-        "features_and_paths": f"features, labels and paths of the training {kind.nouns}",
-        "features": f"features and labels of the training {kind.nouns}",
+        "features_and_paths": "features, labels and paths",
+        "features": "features and labels",
     }.get(bundle.training_examples)
     if given:
-        if bundle.neighbours is not None:
-            given = given.replace(" of the ", f" of {bundle.neighbours:,} ")
+        which = "the" if bundle.neighbours is None else f"{bundle.neighbours:,}"
         yield (
             "**Before you publish it**: `neighbours.safetensors` and `neighbours.json` have"
-            f" {given}. `bundle.training_examples: none` leaves them out."
+            f" {given} of {which} training {kind.nouns}. `bundle.training_examples: none` leaves"
+            " them out."
         )
 
 

@@ -46,9 +46,9 @@ def test_the_least_limit_on_the_way_up_counts(proc: Path, name: str, group: str)
     point = tree(proc, name, limits | {group: "6000000000"})
     assert memory.limit() == (6_000_000_000, point / group / name)
     memory.require(6_000_000_000, "train", "take less")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as stopped:
         memory.require(7_000_000_000, "train", "take less")
-    assert str(told.value) == (
+    assert str(stopped.value) == (
         f"train needs about 7.0 GB of memory, but {point / group / name} limits it to 6.0 GB;"
         " raise that limit, or take less"
     )

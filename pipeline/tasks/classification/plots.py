@@ -58,7 +58,7 @@ def draw_confusion(
         classes = [classes[c] for c in chosen]
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (labels, predicted), 1)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # The picture grows with the classes, so that cells stay legible, up to the size of a page.
     cell = int(np.clip(2000 // len(classes), 18, max(45, 360 // len(classes))))
     side, small, large = cell * len(classes), font(int(np.clip(cell // 3, 8, 14))), font(16)
@@ -78,25 +78,25 @@ def draw_confusion(
     )  # fmt: skip
     pen = ImageDraw.Draw(picture)
     pen.text((margin, TOP / 2), title, "black", large, "lm")
-    picture.paste(_shaded(shares, (side, side)), (margin, TOP))
+    picture.paste(_shaded(fractions, (side, side)), (margin, TOP))
     picture.paste(beside, (0, TOP))
     picture.paste(below, (margin, TOP + side))
     for row, column in zip(*np.nonzero(counts), strict=True):
         middle = margin + (column + 0.5) * cell, TOP + (row + 0.5) * cell
-        colour = "black" if shares[row, column] > 0.5 else "white"
+        colour = "black" if fractions[row, column] > 0.5 else "white"
         pen.text(middle, str(counts[row, column]), colour, small, "mm")
     bar = margin + side + 20
     picture.paste(_shaded(np.linspace(1, 0, side)[:, None], (16, side)), (bar, TOP))
-    picture.paste(_upright("share of the actual class", side, small), (bar + 40, TOP))
+    picture.paste(_upright("fraction of the actual class", side, small), (bar + 40, TOP))
     for words, height, anchor in (("1", TOP, "lt"), ("0", TOP + side, "lb")):
         pen.text((bar + 22, height), words, "black", small, anchor)
     picture.save(file)
 
 
-def _shaded(shares: npt.NDArray[np.float64], size: tuple[int, int]) -> Image.Image:
+def _shaded(fractions: npt.NDArray[np.float64], size: tuple[int, int]) -> Image.Image:
     """Return a picture of numbers from 0 to 1, one rectangle each."""
     ends, channels = np.linspace(0, 1, len(CIVIDIS)), np.array(CIVIDIS).T
-    colours = np.stack([np.interp(shares, ends, channel) for channel in channels], axis=2)
+    colours = np.stack([np.interp(fractions, ends, channel) for channel in channels], axis=2)
     picture = Image.fromarray(np.rint(colours).astype(np.uint8))
     return picture.resize(size, Image.Resampling.NEAREST)
 
