@@ -1,6 +1,7 @@
 """Sounds: which backbone, and how fast."""
 
 import csv
+import itertools
 import os
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from pipeline.tables.power import raised
 # accuracy
 
 SETS = ("digits", "letters", "drums")
-BACKBONES = ("speech_embedding", "efficientnet_lite0", "mfcc", "log_mel")
+BACKBONES = ("speech_embedding", "whisper_tiny_en", "efficientnet_lite0", "mfcc", "log_mel")
 SEEDS = range(5)
 DECAYS = (0.0001, 0.001, 0.01, 0.1)
 POWERS = (0.5, 1.0)
@@ -164,7 +165,7 @@ def compared(
 
 
 def measure_accuracy(scratch: Path) -> str:
-    """Sounds: a speech embedding, a picture network on spectrograms, and untrained floors.
+    """Sounds: two speech encoders, a picture network on spectrograms, and untrained floors.
 
     On the three sets that examples/audio/data.py makes, five splits by group each. A head is
     chosen on validation groups alone, trained again with them, and measured on the test groups.
@@ -172,8 +173,8 @@ def measure_accuracy(scratch: Path) -> str:
     """
     accuracies, differences, sets = [], [], []
     augmented = f"speech_embedding, {VIEWS} views"
-    pairs = [(one, floor) for one in BACKBONES[:2] for floor in BACKBONES[2:]]
-    pairs += [BACKBONES[:2], (augmented, BACKBONES[0])]
+    pairs = [(one, floor) for one in BACKBONES[:3] for floor in BACKBONES[3:]]
+    pairs += [*itertools.combinations(BACKBONES[:3], 2), (augmented, BACKBONES[0])]
     ways = {backbone: (backbone, 0) for backbone in BACKBONES}
     ways[augmented] = ("speech_embedding", VIEWS)
     for name in SETS:
