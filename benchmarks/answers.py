@@ -3,11 +3,16 @@
 import asyncio
 import itertools
 import json
+import re
 import shutil
+import socket
 import statistics
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +24,10 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.alarms import small_digits
-from benchmarks.doors import served
 from benchmarks.extract import end_to_end
 from benchmarks.harness import (
     CORES,
+    ENVIRONMENT,
     Cost,
     Project,
     cost,
@@ -104,6 +109,45 @@ The goal is {GOAL} of extract's rate: {"reached" if ours / first >= GOAL else "n
 
 
 # serve
+
+
+class Served(NamedTuple):
+    """A server that answers at `address`, and its process."""
+
+    address: str
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def peak(self) -> int:
+        """The most megabytes of memory that it had so far."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert found
+        return int(found[1]) // 1000
+
+
+@contextmanager
+def served(project: Path, *options: str) -> Iterator[Served]:
+    """`headstart serve` of the project's bundle, with these options, once it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "headstart", "serve", "bundle", "--port", str(port)]
+    command += options
+    process = subprocess.Popen(command, cwd=project, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            try:
+                httpx.get(f"{address}/health")
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        yield Served(address, process)
+    finally:
+        process.terminate()
+        process.wait()
+
 
 CLIENTS, FLOOD = (1, 8, 64), 500
 

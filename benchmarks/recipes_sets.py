@@ -33,7 +33,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from benchmarks import alarms, text
-from benchmarks.adapt_domains import drawn, font_files
+from benchmarks.fonts import drawn, font_files
 from benchmarks.harness import ROOT
 from examples.patches import Patches
 from pipeline import kinds

@@ -1,4 +1,4 @@
-"""Prediction sets and novelty: what is promised is kept, and what strange examples look like."""
+"""Prediction sets: the promised coverage is kept."""
 
 import hashlib
 import shutil
@@ -13,14 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
-from scipy.special import logsumexp
 from sklearn.datasets import load_diabetes, load_digits, make_classification, make_friedman1
-from sklearn.metrics import roc_auc_score
 
 from benchmarks import text
-from benchmarks.harness import ROOT, Project, digits, table
+from benchmarks.harness import ROOT, Project, table
 from pipeline.core.params import TrainParams
-from pipeline.evaluation import coverage
 from pipeline.evaluation.tables import reliability_table
 from pipeline.heads import conformal
 from pipeline.heads.cross_fit import OutOfFold, out_of_fold
@@ -30,15 +27,11 @@ from pipeline.heads.hyperparameters import every_combination
 from pipeline.heads.losses import loss_for
 from pipeline.heads.sets import (
     LabelSets,
-    PredictionSets,
     before,
-    of_groups,
     sizes,
     uniform,
 )
 from pipeline.heads.trained import Schedule, order
-from pipeline.serving import novelty
-from pipeline.serving.explain import directions, neighbours
 from pipeline.tables import targets
 from pipeline.tables.features import Split, read_splits, view_0
 from pipeline.tables.manifest import read_manifest
@@ -66,12 +59,9 @@ class Data:
     classes: list[str]
     training: TrainParams
     task: str = "classification"
-    split: npt.NDArray[np.str_] | None = None  # of each row, if it is not drawn again
 
 
-def pictures(
-    scratch: Path, folder: Path | None = None, views: int = 0, own_split: bool = False
-) -> Data:
+def pictures(scratch: Path, folder: Path | None = None, views: int = 0) -> Data:
     """Features of pictures in folders, or of the surfaces; of all with augmented views."""
     project = Project(scratch, folder, augment={"views": views})
     if views:
@@ -82,8 +72,7 @@ def pictures(
     parts = ("train",) if views else ("train", "val", "test")
     found = read_splits(project.folder / "data" / "features", manifest, classes, parts, 0.5)
     pool = found["train"] if views else view_0(found)
-    split = manifest.set_index("digest")["split"].loc[pool.digests].to_numpy(str)
-    return Data(pool, classes, TrainParams(), split=split if own_split else None)
+    return Data(pool, classes, TrainParams())
 
 
 def vectors(features: Floats, labels: npt.NDArray[Any], training: TrainParams) -> Data:
@@ -193,9 +182,6 @@ def interval_row(name: str, data: Data, draws: int) -> list[Any]:
 def divided(data: Data, seed: int) -> tuple[Split, Split, Split]:
     """Train with every view, val and test without augmented ones; views stay together."""
     pool = data.pool
-    if data.split is not None:
-        train, val, test = (pool.take(data.split == name) for name in ("train", "val", "test"))
-        return train, val, test
     names, example = np.unique(pool.digests, return_inverse=True)
     place = np.random.default_rng(seed).random(len(names))[example]
     original = pool.views == 0
@@ -431,377 +417,6 @@ training examples themselves, as the head that learned from them answers: they p
 """
 
 
-# simulated
-
-CLASSES = 10
-NEW, ASKED = 200, 40  # groups
-
-
-def sizes_of_groups(kind: str, groups: int, random: np.random.Generator) -> Integers:
-    """How many examples each group has."""
-    if kind == "even":
-        return np.full(groups, 10)
-    return np.clip(np.ceil(2 * (1 + random.pareto(1.2, groups))), 2, 300).astype(np.int64)
-
-
-def drawn_logits(
-    kind: str, groups: int, random: np.random.Generator
-) -> tuple[npt.NDArray[np.float32], Integers, Doubles, Integers]:
-    """Logits, labels and residuals of the examples of some groups, and the group of each."""
-    size = sizes_of_groups(kind, groups, random)
-    ease = random.standard_normal(groups)
-    if kind == "larger are easier":
-        ease += np.log(size / 5)
-    of = np.repeat(np.arange(groups), size)
-    labels = random.integers(0, CLASSES, len(of))
-    logits = random.standard_normal((len(of), CLASSES))
-    logits[np.arange(len(of)), labels] += 1.5 + ease[of]
-    residuals = np.exp(-ease[of]) * np.abs(random.standard_normal(len(of)))
-    return logits.astype(np.float32), labels, residuals, of
-
-
-def calibrated(
-    logits: npt.NDArray[np.float32], labels: Integers, weights: Doubles | None
-) -> LabelSets:
-    """Sets calibrated on examples, as `train` does it."""
-    return conformal.calibrated_sets(held(logits, labels, weights), 1.0, COVERAGE)[0]
-
-
-def held(
-    logits: npt.NDArray[np.float32], labels: Integers, weights: Doubles | None = None
-) -> OutOfFold:
-    """Examples whose digests are their numbers."""
-    names = np.array([f"{number:064x}" for number in range(len(labels))])
-    return OutOfFold(logits, labels, names, np.zeros(len(labels), np.int64), weights)
-
-
-def with_groups(kind: str, what: str, draws: int) -> list[object]:
-    """A row: coverage where each group weighs one, and where each example does."""
-    random = np.random.default_rng(0)
-    found, alarms = [], 0
-    for _ in range(draws):
-        logits, labels, residuals, of = drawn_logits(kind, 150, random)
-        new, wanted, errors, of_new = drawn_logits(kind, NEW, random)
-        covered, large = [], []
-        for weights in (of_groups(of.astype(str)), None):
-            if what == "intervals":
-                far = conformal.quantile(residuals, COVERAGE, 0, weights)
-                covered.append(errors <= far)
-                large.append(2 * far)
-                sets = PredictionSets(COVERAGE, reach=(far,))
-            else:
-                made = calibrated(logits, labels, weights)
-                sets = PredictionSets(COVERAGE, labels=made)
-                shares = probabilities(new)
-                size = sizes(shares, made)
-                covered.append(before(shares, wanted)[0] <= size)
-                large.append(float(np.average(size, weights=of_groups(of_new.astype(str)))))
-            if weights is not None:
-                first = of_new < ASKED
-                names = np.array([f"{number:064x}" for number in range(first.sum())])
-                answers = probabilities(new[first]) if what == "sets" else errors[first, None]
-                truth = wanted[first] if what == "sets" else np.zeros((first.sum(), 1))
-                test = Split(names, names, np.zeros(len(names), int), truth, new[first])
-                sets = replace(sets, examples=len(of), groups=150)
-                alarms += len(coverage.doubts(sets, answers, test, ["all"], groups=of_new[first]))
-        each = [np.bincount(of_new, one) / np.bincount(of_new) for one in covered]
-        found.append([each[0].mean(), each[1].mean(), *large])
-    figures = np.array(found)
-    low, high = np.quantile(figures[:, 0], [0.05, 0.95])
-    mean = figures.mean(axis=0)
-    below = (figures[:, :2] < 0.85).mean(axis=0)
-    return [
-        what, kind, mean[0], f"{low:.3f}–{high:.3f}", below[0], mean[2], alarms / draws,
-        mean[1], below[1], mean[3],
-    ]  # fmt: skip
-
-
-def measure_simulated(scratch: Path, draws: int = 1000) -> str:
-    """Do prediction sets and intervals keep their promise if examples come in groups?
-
-        python -m benchmarks sets simulated [--draws DRAWS]
-
-    Simulated answers of a head, so that a thousand draws take minutes; `sets` is the benchmark on
-    data.
-
-    A head is better with some groups than with others. 150 groups calibrate, and each of 200 new
-    groups weighs one. Sizes are even (ten each), heavy-tailed (Pareto, from 2 to 300), or
-    heavy-tailed with larger groups easier. Beside it stands what comes of it when each example
-    weighs one. How often `evaluate` doubts a promise that is kept is asked on 40 groups.
-    """
-    of_groups = []
-    for what in ("sets", "intervals"):
-        for kind in ("even", "heavy-tailed", "larger are easier"):
-            of_groups.append(with_groups(kind, what, draws))
-            print(*of_groups[-1], flush=True)
-    return SIMULATED_PAGE.format(
-        draws=draws,
-        groups=table(
-            "what | sizes of groups | coverage {:.3f} | of draws, 5–95 %"
-            " | draws below 0.85 {:.3f} | labels, or width {:.2f} | doubted {:.3f}"
-            " | each example weighs one: coverage {:.3f} | draws below 0.85 {:.3f}"
-            " | labels, or width {:.2f}",
-            of_groups,
-        ),
-    )
-
-
-SIMULATED_PAGE = """# Simulated sets: groups
-
-{draws:,} draws a row. The promise is 0.9.
-
-150 groups calibrate. Coverage is the mean over 200 new groups, each of which weighs one. Doubted is
-the share of draws in which `evaluate` says of 40 new groups that the promise is not kept, which it
-is.
-
-{groups}
-"""
-
-
-# strange
-
-KS = (1, 5, 10, 50)
-BANKS = (50, 100, 200, 500, 1000)
-
-
-def distances(features: Any, bank: Any, k: int) -> Doubles:
-    """To the k-th nearest row of the bank."""
-    _, cosines = neighbours(directions(features), bank, k)
-    return np.sqrt(np.maximum(2 - 2 * cosines[:, -1].astype(np.float64), 0))
-
-
-def banked(train: Split, most: int = novelty.MOST) -> Any:
-    """The directions of training examples, as the bundle has them."""
-    order = novelty.bank_first([str(label) for label in train.labels])
-    return directions(train.features[order][:most]).astype(np.float16).astype(np.float32)
-
-
-def means(train: Split) -> Any:
-    """The classes' means, as a bundle without training examples has them."""
-    every = np.arange(len(train.labels))
-    found = novelty.class_means(train.features, every, train.labels, train.labels.max() + 1)
-    return found.astype(np.float16).astype(np.float32)
-
-
-def figures(
-    head: Head, temperature: float, bank: Any, of_classes: Any, features: Any
-) -> dict[str, Doubles]:
-    """The novelty of each example, by each method."""
-    logits = head.logits(features).astype(np.float64) / temperature
-    found = {f"k = {k}": distances(features, bank, k) for k in KS}
-    found["class means"] = distances(features, of_classes, 1)
-    found["largest probability"] = -np.exp(logits.max(axis=1) - logsumexp(logits, axis=1))
-    return found | {"energy": -logsumexp(logits, axis=1)}
-
-
-def auroc(known: Doubles, strange: Doubles) -> float:
-    truth = np.repeat([0, 1], [len(known), len(strange)])
-    return float(roc_auc_score(truth, np.concatenate([known, strange])))
-
-
-def judged(
-    data: Data, seed: int, left_out: int | None, others: Any
-) -> tuple[dict[str, float], float, float]:
-    """AUROC by each way, and the shares of known and of strange examples that are unusual.
-
-    Args:
-        data: what the model learns from.
-        seed: of the split.
-        left_out: the class that it does not know.
-        others: features of strange examples; None for those of the class that is left out.
-    """
-    pool = data.pool
-    if left_out is not None:
-        others = pool.features[pool.labels == left_out]
-        pool = pool.take(pool.labels != left_out)
-        labels = pool.labels - (pool.labels > left_out)
-        split = None if data.split is None else data.split[data.pool.labels != left_out]
-        classes = [name for number, name in enumerate(data.classes) if number != left_out]
-        data = replace(data, pool=replace(pool, labels=labels), classes=classes, split=split)
-    train, val, test = divided(data, seed)
-    made = trained(data, train, val)
-    bank = banked(train)
-    limit = novelty.of_examples(bank, train.digests.tolist(), val.features)
-    assert limit.threshold is not None
-    known, strange = (
-        figures(made.head, made.temperature, bank, means(train), features)
-        for features in (test.features, others)
-    )
-    of_nearest = [
-        distances(some, bank, novelty.K) > limit.threshold for some in (test.features, others)
-    ]
-    found = {name: auroc(known[name], strange[name]) for name in known}
-    return found, float(of_nearest[0].mean()), float(of_nearest[1].mean())
-
-
-def far(sets: dict[str, Data], draws: int) -> list[list[Any]]:
-    """A row a pair of sets."""
-    rows = []
-    for name, data in sets.items():
-        for other, strange in sets.items():
-            if (
-                name.split(",")[0] == other.split(",")[0]
-                or "," in other
-                or data.pool.features.shape[1] != strange.pool.features.shape[1]
-            ):
-                continue
-            seeds = range(draws if data.split is None else 1)
-            found = [judged(data, seed, None, strange.pool.features) for seed in seeds]
-            rows.append([name, other, *averaged(found)])
-            print(*rows[-1], flush=True)
-    return rows
-
-
-def near(sets: dict[str, Data], draws: int) -> list[list[Any]]:
-    """A row a set: means over its classes, and the class that the nearest one detects worst."""
-    rows = []
-    for name, data in sets.items():
-        if len(data.classes) < 3:
-            continue
-        seeds = range(draws if data.split is None else 1)
-        of_class = {
-            label: [judged(data, seed, number, None) for seed in seeds]
-            for number, label in enumerate(data.classes)
-        }
-        every = [one for found in of_class.values() for one in found]
-        nearest = {
-            label: float(np.mean([one[0][f"k = {novelty.K}"] for one in found]))
-            for label, found in of_class.items()
-        }
-        worst = min(nearest, key=lambda label: nearest[label])
-        rows.append([name, *averaged(every), f"{worst} ({nearest[worst]:.3f})"])
-        print(*rows[-1], flush=True)
-    return rows
-
-
-def averaged(found: list[tuple[dict[str, float], float, float]]) -> list[float]:
-    ways = found[0][0]
-    return [
-        *(float(np.mean([one[0][way] for one in found])) for way in ways),
-        float(np.mean([one[1] for one in found])),
-        float(np.mean([one[2] for one in found])),
-    ]
-
-
-def by_bank(data: Data, draws: int) -> list[list[Any]]:
-    """AUROC of classes left out, by how many training examples are in the bank."""
-    rows = []
-    for size in BANKS:
-        found: dict[int, list[float]] = {k: [] for k in KS}
-        for seed in range(draws):
-            for number in range(len(data.classes)):
-                train, _, test = divided(data, seed)
-                bank = banked(train.take(train.labels != number), size)
-                known = test.take(test.labels != number).features
-                strange = data.pool.features[data.pool.labels == number]
-                for k in KS:
-                    if k <= len(bank):
-                        pair = (distances(features, bank, k) for features in (known, strange))
-                        found[k].append(auroc(*pair))
-        rows.append([size, *(np.mean(found[k]) if found[k] else None for k in KS)])
-    return rows
-
-
-def kept(sets: dict[str, Data], draws: int) -> list[list[Any]]:
-    """How many of new examples like those of training are unusual, over redrawn divisions."""
-    rows = []
-    for name, data in sets.items():
-        found = []
-        for seed in range(draws if data.split is None else 1):
-            train, val, test = divided(data, seed)
-            bank = banked(train)
-            limit = novelty.of_examples(bank, train.digests.tolist(), val.features)
-            few = novelty.of_examples(bank, train.digests.tolist(), val.features[:0])
-            limits = [one.threshold for one in (limit, few) if one.threshold is not None]
-            seen = distances(test.features, bank, novelty.K)
-            found.append([(seen > limit).mean() for limit in limits])
-        shares = np.array(found)
-        ends = np.quantile(shares[:, 0], [0.05, 0.95])
-        said = f"{ends[0]:.3f}–{ends[1]:.3f}"
-        rows.append([name, len(data.pool.labels), shares[:, 0].mean(), said, shares[:, 1].mean()])
-    return rows
-
-
-def measure_strange(scratch: Path, hymenoptera: Path, draws: int = 3) -> str:
-    """Can an answer tell that an example is none of the classes? Nearest neighbours beside the
-    scores.
-
-        python -m benchmarks sets strange ../shared/data/hymenoptera [--draws DRAWS]
-
-    Far from training: the model of one set of data is asked about all of another one. Near: each
-    class is left out of training in turn, and the model is asked about its examples; those of the
-    other classes in the test split are what it should know. A model is the head that `train`
-    trains with its default parameters, on features of view 0. The distance is that to the k-th
-    nearest training example (Sun et al., 2022), of the bank that `bundle` takes. Beside it are the
-    largest probability (Hendrycks and Gimpel, 2017), the energy of the logits (Liu et al., 2020),
-    and the distance to the nearest mean of a class, which a bundle without training examples goes
-    by. AUROC is the probability that a strange example gets a worse figure than one that the model
-    should know.
-    """
-    own = pictures(scratch / "surfaces", own_split=True)
-    of_insects = pictures(scratch / "hymenoptera", hymenoptera, own_split=True)
-    drawn_digits = digits(scratch / "of digits", each=200)
-    sets = {
-        "surfaces": replace(own, split=None),
-        "surfaces, own split": own,
-        "hymenoptera": replace(of_insects, split=None),
-        "hymenoptera, own split": of_insects,
-        "digits": pictures(scratch / "digits", drawn_digits),
-        "titles": titles(),
-    }
-    ways = [*(f"k = {k}" for k in KS), "class means", "largest probability", "energy"]
-    columns = " | ".join(f"{way} {{:.4f}}" for way in ways)
-    shares = "known that are unusual {:.3f} | strange that are unusual {:.3f}"
-    return STRANGE_PAGE.format(
-        draws=draws,
-        far=table(f"learned from | asked about | {columns} | {shares}", far(sets, draws)),
-        near=table(f"data | {columns} | {shares} | distinguished worst, k = 1", near(sets, draws)),
-        banks=table(
-            " | ".join(["examples in the bank {:,}", *(f"k = {k} {{:.3f}}" for k in KS)]),
-            by_bank(sets["digits"], draws),
-        ),
-        kept=table(
-            "data | examples {:,} | unusual {:.3f} | of draws, 5–95 % | with a threshold from"
-            " training examples alone {:.3f}",
-            kept(sets, 20 * draws),
-        ),
-    )
-
-
-STRANGE_PAGE = """# None of these
-
-Means over {draws} divisions of each set of data, drawn again, or of its own split: patches of the
-surfaces lie side by side, and in their own split those of a place are on one side. The figures by k
-are AUROC of the distance to the k-th nearest of the bank's training examples. The last columns of a
-table are shares of examples beyond the distance that keeps 95 % of the validation examples, with
-k = 1.
-
-## Far from training
-
-{far}
-
-## Near: a class left out of training, each in turn
-
-Means over the classes.
-
-{near}
-
-## How many examples the bank needs
-
-Digits as pictures, a class left out, each in turn; AUROC.
-
-{banks}
-
-## How many examples like those of training are called unusual
-
-5 % is what is aimed at; {draws} times 20 divisions, with k = 1.
-
-{kept}
-"""
-
-
 PARTS = {
     "data": measure_data,
-    "simulated": measure_simulated,
-    "strange": measure_strange,
 }

@@ -34,9 +34,9 @@ DIGITS = (
     "from sklearn.datasets import load_digits; from pipeline.core.params import TrainParams"
     "; data, target = load_digits(return_X_y=True); way = TrainParams(power=1.0)"
 )
-# Minutes at any size: each site is a repository with a `dvc repro` of its own, and each first run
-# installs an environment (tests/flows/test_own_project.py takes the same way).
-TOO_LONG = {"federated", "own_project"}
+# Minutes at any size: each first run installs an environment (tests/flows/test_own_project.py takes
+# the same way).
+TOO_LONG = {"own_project"}
 # Projects with an eighth of the default pictures, and with some of the stages.
 FEWER = """
 import yaml
@@ -65,16 +65,7 @@ def other_pillow(folder):
     (record / "METADATA").write_text("Name: pillow\\nVersion: 1.0\\n")
     return f"{folder}:{ROOT}"
 """
-ONE_TEST = """
-<testsuites><testsuite tests="1" time="1"><testcase classname="a" name="b" time="1"/></testsuite>
-</testsuites>"""
 SMALLEST = {
-    "adapt": (
-        "EMPTY PICTURES --draws 2",
-        f"{DIGITS}; KEPT = Path('EMPTY.json')"
-        "; some = domains.Domain(data[:300].astype('float32'), target[:300])"
-        "; pairs = lambda *_: [Pair('digits', some, some, 100)]",
-    ),
     "against_fastai": ("PICTURES", ""),
     "alarms pictures": (
         "PICTURES --cache EMPTY --seeds 1",
@@ -93,7 +84,6 @@ SMALLEST = {
         "; VIEWS = 1; RESAMPLES = 10",
     ),
     "audio speed": ("", "SETS = ('digits',); SPEED_MOST = 8; ROUNDS = 1"),
-    "stores bucket": ("--pictures 30", "FEW = 5"),
     "backbones choose": (
         "PICTURES PICTURES --seeds 2",
         "NETWORKS = ['efficientnet_lite0', 'efficientnet_lite1']; DIGITS = 60"
@@ -105,33 +95,19 @@ SMALLEST = {
         "some = [f'{word} and number {n}'.encode() for n in range(30) for word in ('oil', 'goal')]"
         "; with_labels = lambda *_: ('text', 'tf_idf', some, ['a', 'b'] * 30)",
     ),
-    "blocks": ("--views 0 --rounds 1", FEWER.replace("BASE", "Project")),
-    "doors": (
-        "--seconds 0.5",
-        "LARGE, SIDE, LONGEST = 1, 600, 2; FLOODS = {'heat maps': heat_maps}",
-    ),
     "extract cpu": ("PICTURES --rounds 1", ""),
     "backbones families": ("", "FAMILIES = (('ResNet', 'timm:test_resnet', 'auto'),); VIEWS = 1"),
-    "gate labels": ("--draws 2", "CASES = CASES[:1]"),
-    "gate nights": ("--projects 2", "NIGHTS = 3; SIZES = SIZES[:1]; COMMON = COMMON[:1]"),
-    "gate tasks": ("--draws 2", "EXAMPLES = EXAMPLES[:1]"),
     "extract gpu": (
         "",
         "GPU_BATCH, SAMPLE, ROUNDS = 2, 4, 1; BACKBONES = BACKBONES[1:]",
     ),
     "heads default": ("--draws 1", "SETS_OF_DEFAULT, SIZES_OF_DEFAULT = ['digits'], (10,)"),
     "install": ("--rounds 1", "fresh = lambda *_: (run('true'), run('true'), 1.0, 1)"),
-    "intervals": ("--draws 2", "ALONE = ALONE[:1]; GROUPS = GROUPS[:1]"),
     "learning": ("PICTURES --part frozen --set hymenoptera", "SETS = ('hymenoptera',)"),
     "text lora": (
         "--part 20",
         "TITLES, FEW, MOST = 90, (20,), 60; WAYS = {k: v | {'epochs': 1} for k, v in WAYS.items()}",
     ),
-    "house figures": (
-        "--before HEAD",
-        "of_all = trees; trees = lambda root, *_: of_all(root, 'headstart')",
-    ),
-    "house tests": ("", f"RECORD = Path('EMPTY.xml'); RECORD.write_text({ONE_TEST!r})"),
     "heads many": (
         "--classes 8",
         "import matplotlib; FONTS = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'; MANY = 50"
@@ -142,12 +118,6 @@ SMALLEST = {
     "million stages": (
         "--sizes 60,90",
         "IN_THOUSAND, CLASSES, STAGES = 5, 3, STAGES[:3]",
-    ),
-    "sets strange": (
-        "PICTURES --draws 1",
-        f"{DIGITS}; KS, BANKS = (1, 5), (50,)"
-        "; pictures = lambda scratch, *_, **__: vectors(data[:300], target[:300], way)"
-        "; titles = lambda: vectors(data[300:600], target[300:600], way)",
     ),
     "extract ray": ("--pictures 60 --rounds 1", ""),
     "next proposals": (
@@ -168,7 +138,6 @@ SMALLEST = {
         "; parts = [slice(0, 40), slice(40, 64)]; classes = [*'0123456789']"
         "; made = lambda *_: Set('image', classes, target[:300], names, half, seen, parts)",
     ),
-    "reasons": ("--pictures PICTURES --count 1", "STEPS, MISTAKES = 2, 1"),
     "scale": ("", "FILES, LARGE = 10, 1_000_000"),
     "answers serve": ("BUNDLED PICTURES --seconds 0.5", "CLIENTS = (1, 2)"),
     "sets data": (
@@ -177,21 +146,9 @@ SMALLEST = {
         "; ridge = TrainParams(optimizer='ridge', weight_decay=0.1, power=1.0)"
         "; numbers = lambda _: [('numbers', of_numbers(data[:300], target[:300], ridge))]",
     ),
-    "sets simulated": ("--draws 2", ""),
-    "stores shared": ("--vectors 100 --keys 100", "SOME = 10"),
     "small_loop before": ("", ""),
     "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_OF_LOOP),
     "small_loop table": ("--pictures 60 --rounds 1", FEWER_OF_LOOP),
-    "heads penalty": (
-        "EMPTY --draws 1",
-        "COUNTS, REPEATS, DIMENSION, THOUSANDS = (10,), 1, 8, 200; pool = made_up(200, 8, 2, 0)"
-        "; sets_in = lambda _: [('made up', pool, pool.digests.tolist())]",
-    ),
-    "heads sweep": (
-        "--rows 100",
-        "REPEATS, DIMENSION, GRIDS = 1, 8, ('made up',)"
-        "; features = lambda *_: (['a', 'b'], [made_up(60, 8, 2, n) for n in range(3)])",
-    ),
     "alarms labels": (
         "EMPTY --seeds 1",
         "from benchmarks import recipes_sets as s; from sklearn.datasets import load_digits"
@@ -270,7 +227,7 @@ def test_works_take_turns_and_a_command_tells_its_own_cost() -> None:
 
 
 def benchmarks_here() -> list[Path]:
-    parts = ("__main__.py", "harness.py", "adapt_domains.py", "recipes_sets.py")  # of others
+    parts = ("__main__.py", "harness.py", "fonts.py", "recipes_sets.py")  # of others
     return [f for f in (ROOT / "benchmarks").glob("*.py") if f.name not in parts]
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.intervals import apart, cell
 from pipeline.evaluation import intervals
 from tests.conftest import ROOT
 
@@ -72,11 +71,28 @@ def test_percentiles_of_few_groups_are_taken_further_out() -> None:
     assert wider == pytest.approx(2 * stats.norm.cdf(reach) - 1)
 
 
+def held(truth: float, ends: list[tuple[float, float]]) -> float:
+    return float(np.mean([low <= truth <= high for low, high in ends]))
+
+
 def test_intervals_hold_the_truth_of_grouped_answers() -> None:
-    found = cell(groups=15, spread=0, accuracy=0.7, alike=1 / 3, draws=200)
-    assert found.by_example < 0.8
-    assert found.wilson > 0.9
-    student, added, _ = apart(groups=15, size=10, won=0.1, lost=0.02, draws=200)
+    random, groups = np.random.default_rng(0), np.repeat(np.arange(15), 10)
+    right = random.binomial(10, random.beta(2 * 0.7, 2 * 0.3, (200, 15)))  # correlation 1/3
+    answers = np.tile(np.arange(10), 15) < np.repeat(right, 10, axis=1)
+    assert held(0.7, [intervals.wilson(one, 0.95) for one in answers]) < 0.8
+    assert held(0.7, [intervals.wilson(one, 0.95, groups) for one in answers]) > 0.9
+
+
+def test_intervals_hold_the_true_difference_of_two_heads() -> None:
+    """One of two heads alone is right about 0.1 and 0.02 of the examples."""
+    random, groups = np.random.default_rng(0), np.repeat(np.arange(15), 10)
+    shares = random.dirichlet([0.2, 0.04, 1.76], (200, 15))
+    counts = random.multinomial(10, shares).reshape(200, -1)
+    gains = [np.repeat(np.tile([1.0, -1.0, 0.0], 15), count) for count in counts]
+    student, added = (
+        held(0.08, [interval(one, 0.95, groups) for one in gains])
+        for interval in (intervals.mean_interval, intervals.difference_interval)
+    )
     assert student < 0.94 < added
 
 

@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from benchmarks import gate
 from pipeline.evaluation.answered import read_answers
 from pipeline.evaluation.paired import compare, flipped
+from tests.helpers import gate_simulated as simulated
 
 
 def answers(right: list[bool], start: int = 0) -> pd.DataFrame:
@@ -207,7 +207,7 @@ def test_equal_models_pass_for_equal_and_a_better_one_is_seen_with_the_examples_
     measure: str, examples: int, draws: int
 ) -> None:
     # `benchmarks/gate.md` has 1,000 draws of more cases; these are always the same few.
-    found = gate.simulate(measure, examples, 0.9, draws, gate.better_by(gate.POINTS))
+    found = simulated.simulate(measure, examples, 0.9, draws, simulated.better_by(simulated.POINTS))
     assert found.different <= 0.05
     assert found.predicted >= 0.8
 
@@ -287,20 +287,20 @@ def test_what_simulates_many_nights_judges_as_the_gate_does(measure: str, size: 
     new += np.linspace(-0.6, 0.6, 12)[:, None]
     said = []
     for one, other in zip(old, new, strict=True):
-        models = gate.frame(one), gate.frame(other, np.arange(120) // size)
+        models = simulated.frame(one), simulated.frame(other, np.arange(120) // size)
         found = compare(*models, measure, measure == "loss", 0.03, 15)
         assert found is not None
         said.append(found.answer)
-    codes = gate.JUDGED[measure](old, new, size, 0.05)
-    assert [gate.ANSWERS[code] for code in codes] == said
-    assert set(said) == set(gate.ANSWERS)
+    codes = simulated.JUDGED[measure](old, new, size, 0.05)
+    assert [simulated.ANSWERS[code] for code in codes] == said
+    assert set(said) == set(simulated.ANSWERS)
 
 
 def test_equal_models_whose_errors_come_in_groups_are_not_called_different() -> None:
     random = np.random.default_rng(0)
-    old, new = (gate.noise(random, 1000, 300, 20) + 1 for _ in range(2))
+    old, new = (simulated.noise(random, 1000, 300, 20) + 1 for _ in range(2))
     by_group, by_example = (
-        float((gate.judged_right(old, new, size, 0.05) != 2).mean()) for size in (20, 1)
+        float((simulated.judged_right(old, new, size, 0.05) != 2).mean()) for size in (20, 1)
     )
     assert by_group <= 0.05
     assert by_example >= 0.2  # as it was
@@ -308,12 +308,12 @@ def test_equal_models_whose_errors_come_in_groups_are_not_called_different() -> 
 
 def test_equal_models_pass_for_a_hundred_nights_and_a_slow_fall_ends() -> None:
     # `benchmarks/gate.md` has more cases and projects; these are always the same few.
-    equal = gate.many_nights(gate.Case("accuracy", 153, 1, 0.9), 60)
+    equal = simulated.many_nights(simulated.Case("accuracy", 153, 1, 0.9), 60)
     assert equal.refused.sum(axis=0).mean() <= 5
     assert equal.refused[-10:].mean() <= 0.05
-    falling = gate.Case("accuracy", 600, 1, 0.9, 0.003)
-    found = gate.many_nights(falling, 20)
+    falling = simulated.Case("accuracy", 600, 1, 0.9, 0.003)
+    found = simulated.many_nights(falling, 20)
     assert (found.below.max(axis=0) <= found.unseen).all()
     assert np.median(found.unseen) < 0.1
-    alone = gate.many_nights(falling, 5, reference=False)
+    alone = simulated.many_nights(falling, 5, reference=False)
     assert np.median(alone.below[-1]) > 0.25

@@ -1,4 +1,7 @@
-"""The gate, simulated: for one label, for the other tasks, and over many nights."""
+"""The gate, simulated: for one label, and over many nights.
+
+`benchmarks/gate.md` has 1,000 draws of more cases, and of the other tasks.
+"""
 
 from collections.abc import Callable
 from itertools import product
@@ -9,26 +12,14 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from benchmarks.harness import table
 from flows.compared import REFERENCE_LEVEL
 from flows.gate import Gate
-from pipeline.evaluation import measure as meaning
 from pipeline.evaluation.metrics import scores
 from pipeline.evaluation.paired import LEVEL, Answer, Comparison, compare, flipped
 
 # labels
 
 CLASSES, POINTS, SKILL = 5, 0.03, 2.8
-CASES = [  # measure, test examples, share of the noise that both models have in common
-    ("accuracy", 50, 0.9),
-    ("accuracy", 153, 0.9),
-    ("accuracy", 153, 0.99),
-    ("accuracy", 600, 0.5),
-    ("loss", 50, 0.9),
-    ("loss", 153, 0.9),
-    ("balanced_accuracy", 153, 0.9),
-    ("macro_f1", 153, 0.9),
-]
 NAMES = [f"class {number}" for number in range(CLASSES)]
 
 
@@ -123,125 +114,6 @@ def simulate(measure: str, examples: int, common: float, draws: int, skill: floa
     )
 
 
-def measure_labels(draws: int = 1000) -> str:
-    """How often the gate is wrong about equal models of one label, and how well it predicts.
-
-    Two models answer about made-up test examples of five classes. A model's evidence for each class
-    is normal noise, of which a part is the same for both models, plus its skill for the right
-    class. First both have the same skill. Then the new one is better by 3 points of accuracy. If
-    the gate says 'cannot tell: about n more test examples would', it is asked again with as many
-    new ones.
-    """
-    skill = better_by(POINTS)
-    rows = []
-    for case in CASES:
-        found = simulate(*case, draws, skill)
-        low, high = stats.binomtest(round(found.different * draws), draws).proportion_ci()
-        rows.append((*case, found.different, f"{low:.3f}–{high:.3f}", *found[1:]))
-        print(rows[-1])
-    columns = "measure | examples | noise in common {:.2f} | equal, called different {:.3f}"
-    columns += " | 95 % interval | better, cannot tell {:.2f} | more predicted {:.0f}"
-    columns += " | called better at that number {:.2f}"
-    return f"""# The gate, simulated
-
-{draws:,} draws of each case. Equal models are to be called different in at most 0.05 of them. A
-model that is better by {100 * POINTS:g} points of accuracy is to be called better in at least 0.80
-of the draws of as many examples as the message predicted. For the other measures, the message
-predicts for the difference that these two models have in them.
-
-{table(columns, rows)}
-"""
-
-
-# tasks
-
-LABELS, ALIKE = 3, 0.9
-EXAMPLES = (50, 150)
-Models = tuple[pd.DataFrame, pd.DataFrame]
-
-
-def of_labels(skills: tuple[float, float], examples: int, generator: np.random.Generator) -> Models:
-    """Answers with several labels, of which a quarter is there and a tenth is not known."""
-    given = (generator.random((examples, LABELS)) < 0.25).astype(float)
-    shared = generator.standard_normal(given.shape)
-    unknown = generator.random(given.shape) < 0.1
-    found = []
-    for skill in skills:
-        own = generator.standard_normal(given.shape)
-        evidence = np.sqrt(ALIKE) * shared + np.sqrt(1 - ALIKE) * own + skill * (2 * given - 1)
-        shares = 1 / (1 + np.exp(np.log(3) - 2 * skill * evidence))  # as sure as it should be
-        answers = pd.DataFrame(shares, columns=[f"p({number})" for number in range(LABELS)])
-        answers["label"] = ""
-        answers["predicted"] = ["|".join(map(str, np.flatnonzero(row > 0.4))) for row in shares]
-        for number, column in enumerate(np.where(unknown, np.nan, given).T):
-            answers[f"target:{number}"] = column
-        found.append(answers)
-    return found[0], found[1]
-
-
-def of_numbers(
-    errors: tuple[float, float], examples: int, generator: np.random.Generator
-) -> Models:
-    """Answers with a number; the errors have the heavy tails of Student's t, 4 degrees."""
-    target = generator.standard_normal(examples)
-    shared = generator.standard_t(4, examples)
-    found = []
-    for error in errors:
-        own = generator.standard_t(4, examples)
-        noise = error * (np.sqrt(ALIKE) * shared + np.sqrt(1 - ALIKE) * own)
-        answers = {"label": "", "target:x": target, "predicted(x)": target + noise}
-        found.append(pd.DataFrame(answers))
-    return found[0], found[1]
-
-
-OF_TASKS: list[tuple[str, Callable[..., Models], tuple[float, float]]] = [
-    ("mean_average_precision", of_labels, (1.0, 1.2)),
-    ("micro_f1", of_labels, (1.0, 1.2)),
-    ("macro_f1", of_labels, (1.0, 1.2)),
-    ("exact_match", of_labels, (1.0, 1.2)),
-    ("mae", of_numbers, (0.6, 0.5)),
-    ("rmse", of_numbers, (0.6, 0.5)),
-    ("r2", of_numbers, (0.6, 0.5)),
-]
-
-
-def measure_tasks(draws: int = 300) -> str:
-    """The same of several labels, and of numbers.
-
-    Two models answer about the same made-up test examples. Nine tenths of the noise in their
-    answers is the same for both. First both are as good, then the new one is better.
-    """
-    rows = []
-    for examples in EXAMPLES:
-        for name, drawn, (old, new) in OF_TASKS:
-            generator = np.random.default_rng(examples)
-
-            def ask(one: float) -> Comparison:
-                models = drawn((old, one), examples, generator)  # noqa: B023
-                task = "multilabel" if drawn is of_labels else "regression"  # noqa: B023
-                lower = meaning(name).lower_is_better  # noqa: B023
-                said = compare(*models, name, lower, 0.03, 15, task=task)  # noqa: B023
-                assert said is not None
-                return said
-
-            equal = [ask(old).answer != "cannot tell" for _ in range(draws)]
-            better = [ask(new).answer for _ in range(draws)]
-            low, high = stats.binomtest(sum(equal), draws).proportion_ci()
-            shares = (np.mean([said == word for said in better]) for word in ("better", "worse"))
-            rows.append((name, examples, np.mean(equal), f"{low:.3f}–{high:.3f}", *shares))
-            print(rows[-1], flush=True)
-    columns = "measure | examples | equal, called different {:.3f} | 95 % interval"
-    columns += " | better, called better {:.2f} | better, called worse {:.3f}"
-    return f"""# The gate of several labels and of numbers, simulated
-
-{draws:,} draws of each case. Equal models are to be called different in at most 0.05 of them, and a
-better model is never to be called worse. The errors of numbers have heavy tails (Student's t, 4
-degrees of freedom).
-
-{table(columns, rows)}
-"""
-
-
 # nights
 
 Array = npt.NDArray[np.float64]
@@ -249,8 +121,6 @@ Codes = npt.NDArray[np.int64]
 
 ANSWERS: list[Answer] = list(get_args(Answer)[:3])
 NIGHTS, ACCURACY, SURENESS = 100, 0.9, 3.0
-SIZES = [(50, 1), (153, 1), (600, 1), (150, 10), (400, 10)]  # test examples, of each group
-COMMON = [0.5, 0.9, 0.99]  # share of the noise that is the example's own
 OF_GROUP = 1 / 3  # of any noise is the group's
 
 
@@ -380,75 +250,3 @@ def many_nights(
         unseen.append(said.unseen if said else np.nan)
     refused, surpassed, offered, figure, below = map(np.array, zip(*found, strict=True))
     return Nights(refused, surpassed, offered, figure, below, np.array(unseen))
-
-
-def above(found: Nights) -> float:
-    """By how many points the figure of the model in place is above what such a model gets here."""
-    return float(100 * (found.figure[-1] - found.offered.mean(axis=0)).mean())
-
-
-def measure_nights(projects: int = 1000) -> str:
-    """What the gate refuses over many nights, and how far a slow decay gets.
-
-    A project keeps its test examples. Each night there is a new model, and the gate compares it
-    with the last result and with the reference. A model is right about an example if its skill and
-    a normal noise add up to more than 0. A part of the noise is the example's own and the same for
-    all models, the rest is the model's; a third of either is that of the example's group.
-    `judged_right` and `judged_loss` do for many projects at once what `evaluation/paired.py` does
-    for one; a test compares them with it. What follows from the answers, `Gate.fate` says.
-    """
-    equal, keep = [], Gate(when_cannot_tell="keep")
-    cases = [("accuracy", *sizes, common) for sizes in SIZES for common in COMMON]
-    for row in [*cases, ("loss", 153, 1, 0.9), ("loss", 400, 10, 0.9)]:
-        found, alone, kept = (
-            many_nights(Case(*row), projects, *how) for how in ((True,), (False,), (True, keep))
-        )
-        refused = alone.refused.sum(axis=0).mean(), found.refused.sum(axis=0).mean()
-        late, first = found.refused[-10:].mean(axis=1).max(), found.surpassed.any(axis=0).mean()
-        equal.append((*row, *refused, late, first, above(found), above(kept)))
-        print(equal[-1])
-    columns = (
-        "measure | examples | of a group | noise in common {:.2f} | refused by the last result"
-    )
-    columns += " alone {:.1f} | refused {:.1f} | in the worst of the last ten nights {:.3f}"
-    columns += " | another reference {:.2f} | figure too high by {:+.2f} | with `keep` {:+.2f}"
-    decaying = []
-    for sizes, decay in product(SIZES, (0.001, 0.003)):
-        case = Case("accuracy", *sizes, 0.9, decay)
-        found, alone = many_nights(case, projects), many_nights(case, projects, reference=False)
-        before, below = 100 * np.median(alone.below[-1]), 100 * found.below[-1]
-        ends = np.median(below), np.quantile(below, 0.99), 100 * np.median(found.unseen)
-        farther = (found.below.max(axis=0) > found.unseen).mean()
-        decaying.append((*sizes, 100 * decay, before, *ends, farther))
-        print(decaying[-1])
-    falls = "examples | of a group | fall a night {:.1f} | by the last result alone, below {:.1f}"
-    falls += " | below the reference {:.1f} | in 99 of 100 projects at most {:.1f}"
-    falls += " | can go unseen, as the gate says {:.1f} | projects farther below {:.4f}"
-    return f"""# The gate over {NIGHTS} nights, simulated
-
-{projects:,} projects of each kind. A model is right about {ACCURACY:g} of all examples. Models
-share a part of their noise. Examples of one group share a third of all noise.
-
-## All models are equally good
-
-At most 5 of {NIGHTS} nights are to be refused on average, and at
-most 0.05 in each of the last ten. "Another reference" is the share of projects in which some model
-was called better than the reference. The test accuracy of the model in place is too high, since the
-gate chose by it: by so many points with the defaults, and with `when_cannot_tell: keep`.
-
-{table(columns, equal)}
-
-## Each model is a little worse than the one of the night before
-
-The fall from the reference to the model in place after {NIGHTS} nights, in points of true accuracy,
-is to be no larger than what the gate says can go unseen.
-
-{table(falls, decaying)}
-"""
-
-
-PARTS = {
-    "labels": measure_labels,
-    "tasks": measure_tasks,
-    "nights": measure_nights,
-}
