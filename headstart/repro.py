@@ -1,5 +1,6 @@
 """`headstart repro`: check the project, then run what changed with DVC."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from pipeline.core.paths import REPORT
 def run(arguments: list[str]) -> None:
     """Check the project, then run `dvc repro` with these arguments, and exit as it does.
 
-    After a run of the whole project the last line has the path of its report.
+    After a run of the whole project the last line has the path of its report. If a stage ran, the
+    line before it says how to commit; DVC's own list of files lacks those that it does not track.
     """
     root = working_copy()
     check_project(root)
@@ -23,9 +25,12 @@ def run(arguments: list[str]) -> None:
     from flows.dvc.forked import forked
     from flows.dvc.process import look_once, parse_once
 
-    with look_once(), parse_once(), forked(root if _will_run(root, arguments) else None):
+    logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)
+    with look_once() as ran, parse_once(), forked(root if _will_run(root, arguments) else None):
         code = main(["repro", *arguments])
     whole = all(argument.startswith("-") for argument in arguments)
+    if not code and ran and any((folder / ".git").exists() for folder in (root, *root.parents)):
+        print("To commit what changed: git add --all && git commit")
     if not code and whole and (root / REPORT).exists():
         print(f"Report: {root / REPORT}")
     sys.exit(code)

@@ -104,6 +104,8 @@ def report() -> None:
         worst_slice=worst(sliced),
         sets=tables.of_set(tables.table(SETS)),
         commit=since_last_commit(vars(metrics), parameters(settings)),
+        test_count=(test_count := f"test.{kind.nouns}"),
+        main_metrics=(f"test.{task.measure}", "test.loss", test_count),
         checks=tables.check_lines(checked, task),
         by_place=tables.by_place(checked["drift"]),
         duplicates=tables.duplicates(checked["near_duplicates"], shown),

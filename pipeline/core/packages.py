@@ -6,6 +6,7 @@ other set is an extra of `pyproject.toml`.
 
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 from .errors import MissingSetError
 
@@ -88,8 +89,8 @@ def need(set_name: str, who: str) -> None:
 
 
 def how_to_install(set_name: str) -> str:
-    """Return what installs a set: a target of the clone's Makefile, or a command of the wheel."""
-    if IN_WHEEL:
+    """Return what installs a set: in a clone a target of its Makefile, elsewhere a command."""
+    if not Path("requirements/install").exists():  # a project may be made and run from a clone
         return f"run `headstart install {set_name}`"
     extras = "" if set_name in ("base", "pipeline") else f" EXTRAS={set_name}"
     return f"run `make setup{extras}`"

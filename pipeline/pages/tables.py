@@ -43,6 +43,13 @@ COLUMNS = {
     "reliability.csv": "pictures confidence accuracy",
 }
 
+# Columns of cross-validation in the table of heads.
+COMPARED = {
+    "out_of_fold_loss": "loss in cross-validation",
+    "behind_chosen": "behind the chosen head",
+    "standard_error": "standard error of the difference",
+}
+
 
 def headline(metrics: Metrics, repeats: pd.DataFrame, first: str, classes: int) -> list[Row]:
     """Return name, value and interval of each metric on the test examples.
@@ -190,10 +197,27 @@ def of_set(table: pd.DataFrame) -> list[Row]:
 
 
 def heads(table: pd.DataFrame) -> list[Row]:
-    """Return the best of the heads that were tried, with the hyperparameters that they use."""
+    """Return the best of the heads that were tried, with the hyperparameters that they use.
+
+    The first is the chosen one. Columns without any value are left out, as are epochs if every head
+    was solved for in one step.
+    """
     if len(table) < 2:
         return []
-    return rows(table.dropna(axis="columns", how="all").head(MOST_ROWS).fillna(""))
+    if not (table["epochs"] > 1).any():
+        table = table.drop(columns=["epoch", "epochs", "status"], errors="ignore")
+    shown = table.dropna(axis="columns", how="all").head(MOST_ROWS).rename(columns=_in_words)
+    return [
+        {
+            name: "" if pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else value
+            for name, value in row.items()
+        }
+        for row in rows(shown)
+    ]
+
+
+def _in_words(column: str) -> str:
+    return COMPARED.get(column, column.replace("_", " "))
 
 
 def baselines(found: dict[str, Any], name: str, confidence: str) -> str:
@@ -207,7 +231,10 @@ def baselines(found: dict[str, Any], name: str, confidence: str) -> str:
     words = []
     if "chance" in found:
         chance, largest = (_figure(name, found[one]) for one in ("chance", "largest_class"))
-        words.append(f"chance has {spelt(name)} {chance}, the largest class alone {largest}.")
+        words.append(
+            f"chance has {spelt(name)} {chance}; always answering the largest training class has"
+            f" {largest}."
+        )
     if floor := found.get("floor"):
         figures = floor[name]
         shown = {key: _figure(name, value) for key, value in figures.items()}

@@ -190,5 +190,5 @@ def neighbours(features: Floats, bank: Floats, k: int) -> tuple[npt.NDArray[np.i
         values = np.take_along_axis(likeness, nearest, axis=1)
         order = np.argsort(-values, axis=1, kind="stable")  # ties: the first in the bank
         positions[rows] = np.take_along_axis(nearest, order, axis=1)
-        cosines[rows] = np.take_along_axis(values, order, axis=1)
+        cosines[rows] = np.minimum(np.take_along_axis(values, order, axis=1), 1)  # rounding
     return positions, cosines

@@ -177,7 +177,7 @@ def test_an_encoder_that_cannot_be_had_is_one_line(
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(packages, "find_spec", lambda module: None)
-        with pytest.raises(MissingSetError, match="run `make setup EXTRAS=transformers`"):
+        with pytest.raises(MissingSetError, match="run `headstart install transformers`"):
             encoder.opened(Backbone.parse("transformers:some/encoder"))
     (tmp_path / "some").mkdir()
     with pytest.raises(WeightsError, match="is the path of an existing file"):

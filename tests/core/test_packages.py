@@ -14,8 +14,9 @@ def test_a_set_that_is_here_is_needed_without_a_word() -> None:
 
 
 def test_of_a_set_that_is_not_here_one_line_says_what_installs_it(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])  # a clone
     monkeypatch.setitem(packages.SETS, "torch", ("no_such_module",))
     assert packages.missing("torch")
     with pytest.raises(MissingSetError) as refused:
@@ -25,7 +26,7 @@ def test_of_a_set_that_is_not_here_one_line_says_what_installs_it(
     )
     assert refused.value.set_name == "torch"
     assert packages.how_to_install("pipeline") == "run `make setup`"
-    monkeypatch.setattr(packages, "IN_WHEEL", True)
+    monkeypatch.chdir(tmp_path)  # a project, though this is the clone's code
     assert packages.how_to_install("torch") == "run `headstart install torch`"
 
 

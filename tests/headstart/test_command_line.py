@@ -244,7 +244,7 @@ def test_the_doctor_names_bfloat16_until_it_is_chosen(
     monkeypatch.chdir(tmp_path)
     assert "bfloat16" not in told(capsys)
     Path("cpuinfo").write_text("flags : avx512_bf16\n")
-    assert told(capsys)["bfloat16"] == f"{processor.BFLOAT16}, and run `make setup EXTRAS=openvino`"
+    assert told(capsys)["bfloat16"] == f"{processor.BFLOAT16}, and run `headstart install openvino`"
     Path("params.yaml").write_text("extract: {precision: bfloat16}")
     assert "bfloat16" not in told(capsys)
 

@@ -487,7 +487,7 @@ def test_without_the_set_of_packages_one_line_says_what_installs_it(
         Path(folder).mkdir()
         Path(folder, "README").touch()
     monkeypatch.setitem(packages.SETS, "s3", ("no_such_module",))
-    line = r"needs the packages for buckets, which are not installed: run `make setup EXTRAS=s3`"
+    line = r"needs the packages for buckets, which are not installed: run `headstart install s3`"
     with pytest.raises(MissingSetError, match=f"ingest.source s3 {line}"):
         params.check_file(kinds.schema, Path())
     with pytest.raises(MissingSetError, match=line):
