@@ -56,7 +56,7 @@ def run(name: str | None = None, port: int = PORT) -> None:
     at = loopback.address(listening, key)
     print(f"review: open {at} ; corrections go to {desk.file}", flush=True)
     loopback.serve(application(desk, key), listening)
-    with suppress(DataError):  # the file was damaged meanwhile, which ingest tells
+    with suppress(DataError):  # the file was damaged meanwhile, which ingest reports
         if rows := desk.rows():
             print(f"review: {desk.file} has {len(rows)} corrections; next: headstart repro")
 
