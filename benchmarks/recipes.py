@@ -111,7 +111,7 @@ def space(train: Floats, test: Floats, mirrored: Floats, scales: Floats) -> Spac
     """
     mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
     train, test, mirrored = ((one - mean) / scales for one in (train, test, mirrored))
-    if len(train) > MANY:
+    if len(train) > MANY and train.shape[1] < 2 * len(train):
         return Space(train, test, mirrored, train.shape[1])
     values, vectors = np.linalg.eigh(train.astype(np.float64) @ train.T)
     kept = values > 1e-9 * values.max()
@@ -245,7 +245,7 @@ def left_out(one: Space, labels: Integers, classes: int) -> float:
     truth = np.eye(classes)[labels]
     truth -= truth.mean(axis=0)
     level = np.square(x).sum() / len(x) / one.dimension
-    if len(x) > MANY:  # the axes are not those of the span
+    if x.shape[1] == one.dimension:  # the axes are not those of the span
         values, vectors = np.linalg.eigh(x @ x.T)
     else:
         values, lengths = np.square(x).sum(axis=0), np.linalg.norm(x, axis=0)

