@@ -22,6 +22,7 @@ from .tables.manifest import (
     DRAWN,
     GIVEN,
     PLACE,
+    divided_groups,
     kind_in,
     origins_in,
     read_manifest,
@@ -69,7 +70,9 @@ def checks() -> None:
         named = {path for table in (pairs, issues) for path in table["path"]}
         points = drawn(rows, features, answers, named)
     unread = _unread(kind, manifest, every.extract.network.reads)
-    notes = [note for note in (("label_issues", why_not), ("languages", unread)) if note[1]]
+    divided = divided_groups(manifest)
+    warnings = {"groups": divided, "languages": unread}
+    notes = [note for note in {"label_issues": why_not, **warnings}.items() if note[1]]
     found[NOTES] = pd.DataFrame(notes, columns=["check", "note"])
     CHECKS.mkdir(parents=True, exist_ok=True)
     points.to_parquet(CHECKS_MAP, index=False)
@@ -127,8 +130,8 @@ def checks() -> None:
             "splits that differ from the training split",
             [f"{row.split} (p {row.p_value:g})" for row in drifted.itertuples()],
         )
-    if unread:
-        print(f"checks: warning: {unread}")
+    for warning in filter(None, warnings.values()):
+        print(f"checks: warning: {warning}")
     similar = f"{compared} pairs of similar {kind.nouns}"
     print(f"checks: {similar} compared, {known} of them in earlier runs")
 

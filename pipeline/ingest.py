@@ -29,7 +29,7 @@ from .tables.labels import (
     require,
     require_unlabelled,
 )
-from .tables.manifest import SPLITS, UNLABELLED, write_manifest
+from .tables.manifest import SPLITS, UNLABELLED, divided_groups, write_manifest
 from .tasks import SEPARATOR, TASKS
 
 
@@ -137,13 +137,8 @@ def report(
         if len(alike) > 1:
             what = TASKS[task].nouns
             print(f"ingest: warning: {what} differ only in case: {', '.join(alike)}")
-    crossing = manifest[manifest["group"] != ""].groupby("group")["split"].nunique()
-    if divided := crossing[crossing > 1].index.tolist():
-        print(
-            f"ingest: warning: the source itself divides {len(divided)} of {len(crossing)} groups"
-            f" between splits, such as {divided[0]!r}: the accuracy will be too high; give each"
-            " group one split"
-        )
+    if divided := divided_groups(manifest):
+        print(f"ingest: warning: {divided}")
 
 
 def stop_if_unusable(

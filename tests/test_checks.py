@@ -479,8 +479,13 @@ def test_splits_that_were_drawn_or_are_by_place_are_not_tested(planted, capsys):
     dark = manifest.query("split == 'test' and label in ['moon', 'grass']").index
     manifest.loc[dark, "split"], rest = "val", manifest.query("label in ['gravel']").index
     manifest.loc[rest, "split"] = np.where(np.arange(len(rest)) < 20, "train", "test")
+    manifest.loc[rest[19:21], "group"] = "north"  # one in train, one in test
     write_manifest(manifest, "image", MANIFEST, {"val": "drawn", "test": "place"})
     checks()
+    (note,) = found("notes").query("check == 'groups'")["note"]
+    assert note.startswith(
+        "the source itself divides 1 of 1 groups between splits, such as 'north'"
+    )
     table = found("drift").set_index("split")
     assert table["origin"].to_dict() == {"val": "drawn", "test": "place"}
     assert table["p_value"].isna().all()
@@ -488,6 +493,7 @@ def test_splits_that_were_drawn_or_are_by_place_are_not_tested(planted, capsys):
     said = capsys.readouterr().out
     assert "checks: drift of val is not tested: ingest drew them at random\n" in said
     assert "checks: drift of test is not tested: the source divides its splits by place" in said
+    assert f"checks: warning: {note}" in said
     assert "from the training split" not in said
 
 

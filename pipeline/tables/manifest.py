@@ -144,3 +144,15 @@ def groups(manifest: pd.DataFrame) -> npt.NDArray[np.int64]:
     alone = np.where(named == "", manifest["digest"].to_numpy(str), "")
     numbers: npt.NDArray[np.int64] = pd.MultiIndex.from_arrays([named, alone]).factorize()[0]
     return numbers
+
+
+def divided_groups(manifest: pd.DataFrame) -> str:
+    """Return that groups have examples in several splits, in words; empty if none has."""
+    named = manifest[manifest["group"] != ""]
+    several = named.groupby("group")["split"].nunique() > 1
+    if not several.any():
+        return ""
+    return (
+        f"the source itself divides {several.sum()} of {len(several)} groups between splits, such"
+        f" as {several.idxmax()!r}: the accuracy will be too high; give each group one split"
+    )
