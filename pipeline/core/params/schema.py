@@ -574,7 +574,7 @@ class FinetuneParams(Section):
 
 
 class FromScratchParams(Section):
-    """Training the same network from random weights, with the other settings of `finetune`."""
+    """Training the backbone's network from random weights, for as many epochs as `finetune`."""
 
     run: Run = setting([], RUN)
     learning_rate: Positive = setting(0.003, "learning rate of the whole network")
