@@ -1,27 +1,19 @@
-r"""The small loop: what a person waits for after a small change.
+"""The small loop: what a person waits for after a small change.
 
     python -m benchmarks small_loop
 
 makes the whole table, in about ten minutes on two idle cores. The part `sizes` has the first row at
-other numbers of pictures, `before` has the loop of commit 7855c4a beside the loop of today, on the
-same pictures. That commit needs an environment of its own, such as
-
-    git archive 7855c4a requirements.lock | tar -x -C /tmp
-    uv venv --python 3.11 /tmp/before && uv pip install --python /tmp/before/bin/python \
-        --require-hashes -r /tmp/requirements.lock
-    python -m benchmarks small_loop before --python /tmp/before/bin/python
+other numbers of pictures.
 """
 
-import io
 import os
 import pty
 import re
 import statistics
 import subprocess
 import sys
-import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +28,6 @@ from benchmarks.harness import (
     Repository,
     draw,
     in_turns,
-    need,
     spread,
     table,
 )
@@ -46,7 +37,6 @@ CLASSES = (*PHOTOGRAPHS, "camera", "coins", "brick", "gravel")
 SIZE = (32, 32)
 MISLABELED = 51  # one picture in so many
 FLOW = (sys.executable, "-m", "headstart", "flow")
-BEFORE = "7855c4a"
 PORT = 4298
 
 # A command on a terminal
@@ -218,32 +208,6 @@ class Loop(Repository):
         """Back on the branch before."""
         self.run("git", "checkout", "-q", "-")
         return on_terminal(self, *self.repro)
-
-
-class LoopBefore(Loop):
-    """The same of another commit, in its own environment."""
-
-    def __init__(self, folder: Path, python: str, pictures: int, **changes: dict[str, Any]) -> None:
-        self.binaries = Path(python).absolute().parent
-        self.repro = (str(self.binaries / "dvc"), "repro")
-        super().__init__(folder, pictures, **changes)
-
-    def make(self) -> None:
-        archive = subprocess.run(
-            ["git", "archive", BEFORE, "--", ".", ":!benchmarks", ":!tests", ":!docs"],
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-        )
-        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-            files.extractall(self.folder, filter="data")
-        self.environment |= {
-            "PATH": f"{self.binaries}{os.pathsep}{ENVIRONMENT['PATH']}",
-            "PYTHONPATH": str(self.folder),
-        }
-        (self.folder / ".dvc" / "tmp").mkdir()
-        self.run("git", "init", "--quiet")
-        self.commit()
 
 
 # The table
@@ -465,7 +429,7 @@ was complete. A line that moves is kept once a second.
 """
 
 
-# Other numbers of pictures, and another commit
+# Other numbers of pictures
 
 
 def measure_sizes(scratch: Path, sizes: str = "1000,10000,100000", rounds: int = 3) -> str:
@@ -496,54 +460,7 @@ Seconds, without augmented views; medians of {rounds} runs with the least and th
 """
 
 
-def measure_before(scratch: Path, python: str = "", pictures: int = 10_000, rounds: int = 3) -> str:
-    """The same changes at the commit of the first table, in turns with those of today."""
-    need(
-        python,
-        f"a Python for commit {BEFORE}: --python, see `python -m benchmarks small_loop --help`",
-    )
-    without_server(scratch)
-    none = {"augment": {"views": 0}}
-    loops = {
-        BEFORE: LoopBefore(scratch / "before", python, pictures, **none),
-        "now": Loop(scratch / "now", pictures, **none),
-    }
-
-    def both(change: Callable[[Loop], Cost], times: int = rounds) -> dict[str, list[Cost]]:
-        return in_turns(times, {name: partial(change, loop) for name, loop in loops.items()})
-
-    found = {
-        "first run": both(Loop.nothing, 1),
-        "ten added": both(Loop.ten),
-        "`train.weight_decay` changed": both(Loop.head),
-        "nothing changed": both(Loop.nothing),
-    }
-    for loop in loops.values():
-        loop.branch()
-    found["back to a branch that ran before"] = both(Loop.back)
-
-    def walls(costs: Iterable[Cost]) -> str:
-        return spread((cost.wall for cost in costs), "{:.1f}")
-
-    rows = [
-        (what, *map(walls, of.values()), *(statistics.median(c.cpu for c in of[n]) for n in loops))
-        for what, of in found.items()
-    ]
-    ten = {f"ten added, {name}": costs for name, costs in found["ten added"].items()}
-    return f"""# Beside commit {BEFORE}
-
-{pictures:,} of the same pictures without augmented views, by `dvc repro` of that commit with the
-packages of its lock, and by `headstart repro` now, in turns. Seconds: medians of {rounds} runs,
-with the least and the most.
-
-{table(f"what | {BEFORE} | now | CPU-s: {BEFORE} {{:.1f}} | now {{:.1f}}", rows)}
-
-{broken_down(ten)}
-"""
-
-
 PARTS = {
     "table": measure_table,
     "sizes": measure_sizes,
-    "before": measure_before,
 }

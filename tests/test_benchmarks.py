@@ -34,6 +34,14 @@ DIGITS = (
     "from sklearn.datasets import load_digits; from pipeline.core.params import TrainParams"
     "; data, target = load_digits(return_X_y=True); way = TrainParams(power=1.0)"
 )
+FEW_DIGITS = (  # a set of `benchmarks/recipes_sets.py`: 300 digits, half of them without views
+    "from benchmarks import recipes_sets as s; from sklearn.datasets import load_digits"
+    "; data, target = load_digits(return_X_y=True); rows = np.arange(300)"
+    "; seen = np.repeat(data[:300, None].astype(np.float32), 6, axis=1)"
+    "; few = s.Set('image', [*'0123456789'], target[:300], rows.astype(str), rows % 2 > 0, seen,"
+    " [slice(0, 40), slice(40, 64)]); s.SETS = {'digits': s.SETS['digits']}"
+    "; s.made = lambda *_: few"
+)
 # Minutes at any size: each first run installs an environment (tests/flows/test_own_project.py takes
 # the same way).
 TOO_LONG = {"own_project"}
@@ -56,7 +64,8 @@ FEWER_OF_LOOP = (
     "KEPT_STAGES = 'ingest', 'augment', 'extract'"
     + FEWER.replace("BASE", "Loop")
     + "FLOW = ('true',)"
-    + "; Loop.branch, Loop.back = (lambda _: None), (lambda self: on_terminal(self, 'true'))"
+    + "; Loop.branch, quick = (lambda _: None), (lambda self, *_: on_terminal(self, 'true'))"
+    + "; Loop.head = Loop.back = Loop.nothing = quick"
 )
 ANOTHER_PILLOW = """
 def other_pillow(folder):
@@ -101,7 +110,10 @@ SMALLEST = {
         "",
         "GPU_BATCH, SAMPLE, ROUNDS = 2, 4, 1; BACKBONES = BACKBONES[1:]",
     ),
-    "heads default": ("--draws 1", "SETS_OF_DEFAULT, SIZES_OF_DEFAULT = ['digits'], (10,)"),
+    "heads default": (
+        "--draws 1",
+        f"{FEW_DIGITS}; SETS_OF_DEFAULT, SIZES_OF_DEFAULT = ['digits'], (10,)",
+    ),
     "install": ("--rounds 1", "fresh = lambda *_: (run('true'), run('true'), 1.0, 1)"),
     "learning": ("PICTURES --part frozen --set hymenoptera", "SETS = ('hymenoptera',)"),
     "text lora": (
@@ -116,7 +128,7 @@ SMALLEST = {
     ),
     "million pairs": ("--examples 400 --queries 40", ""),
     "million stages": (
-        "--sizes 60,90",
+        "--sizes 60",
         "IN_THOUSAND, CLASSES, STAGES = 5, 3, STAGES[:3]",
     ),
     "extract ray": ("--pictures 60 --rounds 1", ""),
@@ -129,34 +141,25 @@ SMALLEST = {
         "KINDS = {'image': KINDS['image']}; made = lambda *_: Path('BUNDLED/bundle')",
     ),
     "platforms": ("", "PYTHONS = ()"),
-    "answers predict": ("PICTURES --rounds 1", ""),
+    "answers predict": (
+        "PICTURES --rounds 1",
+        "from pipeline.kinds.image import hiding; hiding.CELLS, hiding.PRIME = 2, 7",
+    ),
     "recipes": (
         "EMPTY --draws 2",
-        f"{DIGITS}; SIZES, FEW, SETS = (10,), (1,), {{'digits': SETS['digits']}}"
-        "; seen = np.repeat(data[:300, None].astype(np.float32), 6, axis=1)"
-        "; rows = np.arange(300); half = rows % 2 > 0; names = rows.astype(str)"
-        "; parts = [slice(0, 40), slice(40, 64)]; classes = [*'0123456789']"
-        "; made = lambda *_: Set('image', classes, target[:300], names, half, seen, parts)",
+        f"{FEW_DIGITS}; SIZES, FEW, SETS, made = (10,), (1,), s.SETS, s.made",
     ),
     "scale": ("", "FILES, LARGE = 10, 1_000_000"),
-    "answers serve": ("BUNDLED PICTURES --seconds 0.5", "CLIENTS = (1, 2)"),
+    "answers serve": ("BUNDLED PICTURES --seconds 0.5", "CLIENTS, FLOOD = (1, 2), 100"),
     "sets data": (
         "--draws 1",
         f"{DIGITS}; every_set = lambda _: [('digits', vectors(data[:300], target[:300], way))]"
         "; ridge = TrainParams(optimizer='ridge', weight_decay=0.1, power=1.0)"
         "; numbers = lambda _: [('numbers', of_numbers(data[:300], target[:300], ridge))]",
     ),
-    "small_loop before": ("", ""),
     "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_OF_LOOP),
     "small_loop table": ("--pictures 60 --rounds 1", FEWER_OF_LOOP),
-    "alarms labels": (
-        "EMPTY --seeds 1",
-        "from benchmarks import recipes_sets as s; from sklearn.datasets import load_digits"
-        "; data, target = load_digits(return_X_y=True); rows = np.arange(300)"
-        "; seen = data[:300, None].astype(np.float32); s.SETS = {'digits': s.SETS['digits']}"
-        "; digits = s.Set('image', [*'0123456789'], target[:300], rows.astype(str), rows > 0, seen,"
-        " [slice(0, 64)]); s.made = lambda *_: digits",
-    ),
+    "alarms labels": ("EMPTY --seeds 1", FEW_DIGITS),
     "alarms tasks": ("--seeds 1", "tasks.SETS = {'regression': ['diabetes']}"),
     "tasks": ("--bootstrap 5 --rounds 1", "SETS = {'regression': ['diabetes']}"),
     "text accuracy": ("--seeds 2", "TITLES, SIZES = 90, (20, 40); OURS.pop('MiniLM, int8')"),
