@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> None:
     from dvc.cli import main  # slow, and not needed if the project is refused
 
     from flows.dvc.forked import forked
-    from flows.dvc.process import look_once, parse_once
+    from flows.dvc.once import look_once, parse_once
 
     logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)
     with look_once() as ran, parse_once(), forked(root if _will_run(root, arguments) else None):

@@ -14,24 +14,19 @@ import json
 import logging
 import os
 import queue
-import re
 import shutil
 import signal
 import socket
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TextIO
 
-import dvc.dependency.param
-import dvc.dvcfile
 import dvc.stage.run
 from dvc.config import NoRemoteError
-from dvc.dependency.base import Dependency
 from dvc.dvcfile import LOCK_FILE, PROJECT_FILE, Lockfile
 from dvc.exceptions import (
     DvcException,
@@ -48,11 +43,8 @@ from dvc.stage import Stage
 from dvc.stage.exceptions import StageCmdFailedError
 from dvc.ui import ui
 from dvc.utils.hydra import apply_overrides
-from dvc.utils.serialize import dump_yaml, dumps_yaml
 from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 from dvc_data.hashfile.hash_info import HashInfo
-
-ANCHOR = re.compile(r": &|- &")  # YAML names an object that it writes twice
 
 
 def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
@@ -107,7 +99,7 @@ def mend_lock(repo: Repo) -> None:
 def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
     """Let DVC bring one stage up to date; return whether its command ran and how long it took."""
     start = time.monotonic()
-    with look_once() as commands:
+    with noted_commands() as commands:
         done = repo.reproduce(stage, single_item=True, force=force)
     seconds = time.monotonic() - start
     if not done:
@@ -117,100 +109,20 @@ def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def look_once() -> Iterator[list[Stage]]:
-    """Let DVC list and hash a stage's inputs only once before its command, and once after it.
-
-    DVC does so seven times before the command and three times after it, and each time takes 0.2 s
-    for 10,000 files. It parses files of parameters as often. If a file changes while the stage
-    runs, dvc.lock has the digests of one moment, and the stage is out of date from then on. Each
-    stage whose command DVC starts is added to the yielded list.
-    """
-    looks: dict[tuple[str, str], Any] = {}
+def noted_commands() -> Iterator[list[Stage]]:
+    """Add each stage whose command DVC starts to the yielded list."""
     commands: list[Stage] = []
-    build, start, load = Dependency._build, dvc.stage.run.cmd_run, dvc.dependency.param.load_path
-
-    def build_once(dependency: Dependency, *arguments: Any, **options: Any) -> Any:
-        key = dependency.fs_path, dependency.hash_name
-        if key not in looks:
-            looks[key] = build(dependency, *arguments, **options)
-        return looks[key]
-
-    def load_once(path: str, *arguments: Any, **options: Any) -> Any:
-        key = path, "parameters"
-        if key not in looks:
-            looks[key] = load(path, *arguments, **options)
-        return looks[key]
+    start = dvc.stage.run.cmd_run
 
     def note_and_start(stage: Stage, *arguments: Any, **options: Any) -> None:
         commands.append(stage)
-        looks.clear()  # what the stage reads may have changed when its command ends
         start(stage, *arguments, **options)
 
-    def put(builds: Any, starts: Any, loads: Any) -> None:
-        Dependency._build, dvc.stage.run.cmd_run = builds, starts
-        dvc.dependency.param.load_path = loads
-
-    put(build_once, note_and_start, load_once)
+    dvc.stage.run.cmd_run = note_and_start
     try:
         yield commands
     finally:
-        put(build, start, load)
-
-
-@contextlib.contextmanager
-def parse_once() -> Iterator[None]:
-    """Let DVC parse dvc.lock only before its first change, and again if somebody else changed it.
-
-    Before each stage's entry is written, DVC parses the whole file with its comments, and then
-    writes the whole file. Each takes as long as all else that DVC does for a stage. From the second
-    change on, only the entry is written, unless the file has comments or anchors.
-    """
-    known: dict[str, tuple[str, Any]] = {}  # what was written last, and from what
-    modify = dvc.dvcfile.modify_yaml
-
-    @contextlib.contextmanager
-    def modify_known(path: str, fs: Any = None) -> Iterator[Any]:
-        file = Path(path)
-        text, data = known.pop(path, ("", None))
-        if data is not None and file.exists() and file.read_text(encoding="utf-8") == text:
-            before = dict(data["stages"])
-            yield data
-            if spliced := _spliced(text, before, data["stages"]):
-                file.write_text(spliced, encoding="utf-8")
-            else:
-                dump_yaml(path, data, fs=fs)
-        else:
-            with modify(path, fs=fs) as data:
-                yield data
-        text = file.read_text(encoding="utf-8")
-        stages = data.get("stages", {})
-        if file.name == LOCK_FILE and not ANCHOR.search(text):
-            stages.update({name: _unshared(entry) for name, entry in stages.items()})
-            known[path] = text, data
-
-    dvc.dvcfile.modify_yaml = modify_known
-    try:
-        yield
-    finally:
-        dvc.dvcfile.modify_yaml = modify
-
-
-def _spliced(text: str, before: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """Return the text of a lock file with the one entry that changed; None if that is not safe."""
-    changed = [name for name in now if now[name] is not before.get(name)]
-    if "#" in text or len(changed) != 1 or before.keys() != now.keys():
-        return None
-    entry = dumps_yaml({"stages": {changed[0]: now[changed[0]]}}).removeprefix("stages:\n")
-    key = re.escape(entry.partition("\n")[0])
-    found = re.search(rf"^{key}\n(?:    .*\n|\n)*", text, re.MULTILINE)
-    return text[: found.start()] + entry + text[found.end() :] if found else None
-
-
-def _unshared(entry: Any) -> Any:
-    """Copy the dicts and lists of a new entry: YAML writes a repeated object as an alias."""
-    if type(entry) in (dict, OrderedDict):  # those that were parsed have their comments
-        return {name: _unshared(value) for name, value in entry.items()}
-    return [*map(_unshared, entry)] if type(entry) is list else entry
+        dvc.stage.run.cmd_run = start
 
 
 def lock_file(repo: Repo, stage: Stage) -> str:
@@ -375,8 +287,8 @@ def _may_pass(error: BaseException) -> bool:
     return client or isinstance(error, passing)
 
 
-def main(token: str, grace: float, forks: AbstractContextManager[None]) -> None:
-    """Handle requests until stdin ends; a stage then has `grace` seconds to stop."""
+def main(token: str, grace: float, *patches: AbstractContextManager[None]) -> None:
+    """Handle requests until stdin ends; a stage that runs then has `grace` seconds to stop."""
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     # The stage must not read the requests: it gets an empty stdin, as from a scheduler.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -387,7 +299,9 @@ def main(token: str, grace: float, forks: AbstractContextManager[None]) -> None:
     ui.enable()
     waiting: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
-    with parse_once(), forks:
+    with contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
         while request := waiting.get():
             reply = answer(json.loads(request))
             # If nobody reads any more, `_listen` is about to end this process. A failure here would
@@ -422,5 +336,6 @@ def _beside(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    forks = _beside("forked").forked() if len(sys.argv) > 3 else contextlib.nullcontext()
-    main(sys.argv[1], float(sys.argv[2]), forks)
+    forks = [_beside("forked").forked()] if len(sys.argv) > 3 else []
+    once = _beside("once")
+    main(sys.argv[1], float(sys.argv[2]), once.look_once(), once.parse_once(), *forks)
