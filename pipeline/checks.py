@@ -8,16 +8,17 @@ import pandas as pd
 from . import kinds
 from .core import command, params
 from .core.errors import DataError
-from .core.paths import CHECKS, CHECKS_COUNTS, CHECKS_MAP, CONFIRMED, MANIFEST
+from .core.paths import CHECKS, CHECKS_COUNTS, CHECKS_MAP, CONFIRMED, MANIFEST, MEASURES
 from .heads.head import one_thread
 from .kinds import Kind
 from .quality import doubtful
 from .quality.drift import drifts, too_few_groups
 from .quality.duplicates import near_duplicates
 from .quality.few_examples import few_examples
+from .quality.flawed import flawed
 from .quality.map import drawn
 from .quality.originals import originals
-from .tables import cells, confirmed
+from .tables import cells, confirmed, measures
 from .tables.manifest import (
     DRAWN,
     GIVEN,
@@ -44,7 +45,7 @@ NAMED = 3
 
 
 def checks() -> None:
-    """Look for near-duplicates, label issues, rare classes and drift, and write the tables."""
+    """Look for near-duplicates, label issues, useless examples etc., and write the tables."""
     every = params.load(kinds.schema)
     settings = every.checks
     manifest, kind = read_manifest(MANIFEST), kinds.named(kind_in(MANIFEST))
@@ -54,6 +55,8 @@ def checks() -> None:
         raise DataError(f"{MANIFEST} has no column group; run the ingest stage again")
     doubts.require_memory(manifest)
     right = confirmed.paths(manifest, confirmed.read(CONFIRMED))
+    useless = flawed(measures.joined(MEASURES, kind.measures, manifest), kind)
+    useless = useless[~useless["path"].isin(right)]
     rows, features = originals(manifest)
     with one_thread(), ThreadPoolExecutor(1) as beside:
         looked = beside.submit(doubts.find, rows, features, settings)
@@ -64,10 +67,11 @@ def checks() -> None:
         found = {
             "near_duplicates": pairs,
             "label_issues": issues[~known_right],
+            "flawed": useless,
             "few_examples": few_examples(manifest, task.name, settings.least_examples),
             "drift": drift,
         }
-        named = {path for table in (pairs, issues) for path in table["path"]}
+        named = {path for table in (pairs, issues, useless) for path in table["path"]}
         points = drawn(rows, features, answers, named)
     unread = _unread(kind, manifest, every.extract.network.reads)
     divided = divided_groups(manifest)
@@ -107,6 +111,16 @@ def checks() -> None:
         count = int(known_right.sum())
         were = "issue is" if count == 1 else "issues are"
         print(f"checks: {count} more {task.truth} {were} left out: corrections/ confirms the label")
+    if len(useless):  # in most sets nothing is, and nobody asked
+        _say(
+            "flawed",
+            f"{kind.noun} that is hardly usable",
+            f"{kind.nouns} that are hardly usable",
+            [
+                f"{path} ({what})"
+                for path, what in zip(useless["path"], useless["problem"], strict=True)
+            ],
+        )
     scarce = found["few_examples"][["class", "train"]].itertuples(index=False)
     scarcely = f"fewer than {settings.least_examples} training {kind.nouns}"
     _say(

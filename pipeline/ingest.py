@@ -13,7 +13,7 @@ from . import kinds
 from .core import command, params
 from .core.errors import DataError
 from .core.params import Params
-from .core.paths import CONFIRMED, CORRECTIONS, MANIFEST, REFUSED, TARGET
+from .core.paths import CONFIRMED, CORRECTIONS, MANIFEST, MEASURES, REFUSED, TARGET
 from .examples.rows import parted
 from .kinds import Kind
 from .sources.checked import check, drop_odd, drop_repeats
@@ -22,7 +22,7 @@ from .sources.find import listing, stop_if_others_came, tables
 from .sources.found import Refused
 from .sources.splits import origins, split, unlabelled
 from .sources.stamps import Stamps
-from .tables import confirmed, corrections, targets
+from .tables import confirmed, corrections, measures, targets
 from .tables.labels import (
     ALL_AT_MOST,
     listed,
@@ -39,7 +39,7 @@ def ingest() -> None:
     settings = every.ingest
     name = kinds.declared(settings)
     kind = kinds.named(name)
-    for old in (CONFIRMED, MANIFEST, REFUSED, TARGET):
+    for old in (CONFIRMED, MANIFEST, MEASURES, REFUSED, TARGET):
         old.unlink(missing_ok=True)
 
     written, others = corrections.files_in(CORRECTIONS)
@@ -90,6 +90,8 @@ def ingest() -> None:
     write_manifest(manifest, name, MANIFEST, origins(labelled, manifest, settings), settings.task)
     write_manifest(target, name, TARGET)
     confirmed.write(CONFIRMED, mended.confirmed)
+    seen = {one.digest: one.seen[len(kind.columns) :] for one in labelled}
+    measures.write(MEASURES, kind.measures, seen)
 
 
 def write_refused(refused: list[Refused]) -> None:

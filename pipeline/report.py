@@ -74,11 +74,12 @@ def report() -> None:
     )
     on_map = points.read(CHECKS_MAP, manifest)
     small = {} if hidden else small_ones(on_map, manifest, shown)
+    flaws = checked["flawed"].set_index("path")["problem"].to_dict()
     script, digest_of_script = reviewing()
     text = environment.get_template("report.html").render(
         noun=kind.noun,
         hidden=hidden,
-        points=points.points(on_map, predictions if task.exclusive else None, shown, small),
+        points=points.points(on_map, predictions if task.exclusive else None, shown, small, flaws),
         script=script,
         digest_of_script=digest_of_script,
         evidence="" if hidden else kind.evidence,
@@ -110,6 +111,7 @@ def report() -> None:
         by_place=tables.by_place(checked["drift"]),
         duplicates=tables.duplicates(checked["near_duplicates"], shown),
         label_issues=tables.label_issues(checked["label_issues"], shown),
+        flawed=tables.flawed(checked["flawed"], shown),
         few=tables.few(few, len(classes)),
         all_few=len(few),
         curves=tables.curves(tables.table(TRAINING)),

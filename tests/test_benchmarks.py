@@ -159,6 +159,10 @@ SMALLEST = {
     ),
     "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_OF_LOOP),
     "small_loop table": ("--pictures 60 --rounds 1", FEWER_OF_LOOP),
+    "alarms flawed": (
+        "EMPTY --most 50 --planted 2",
+        "from benchmarks import recipes_sets as s; s.SETS = {'digits': s.SETS['digits']}",
+    ),
     "alarms labels": ("EMPTY --seeds 1", FEW_DIGITS),
     "alarms tasks": ("--seeds 1", "tasks.SETS = {'regression': ['diabetes']}"),
     "tasks": ("--bootstrap 5 --rounds 1", "SETS = {'regression': ['diabetes']}"),

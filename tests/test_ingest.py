@@ -766,7 +766,7 @@ def test_a_store_that_fails_several_threads_is_given_up_once(
     with contextlib.closing(Memory(IMAGE, {})) as memory, ThreadPoolExecutor(4) as pool:
         data = [picture_cases.png(draw_picture(i)) for i in range(4)]
         seen = list(pool.map(memory.inspect, [[(one, digest(one))] for one in data]))
-        assert [form for ((_, _, form, _),) in seen] == ["PNG"] * 4
+        assert [one[2] for (one,) in seen] == ["PNG"] * 4
         open_files = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
         assert not any(file.startswith(str(default_folder())) for file in open_files)
     said = capsys.readouterr().out

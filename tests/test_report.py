@@ -225,11 +225,17 @@ def test_what_the_checks_found_is_shown_with_its_pictures(finished: Path) -> Non
     pd.DataFrame([{"class": "disc", "train": 3, "val": 2, "test": 1}]).to_csv(
         CHECKS / "few_examples.csv", index=False
     )
+    assert "hardly usable" not in make().split("<script>")[0]
+    useless = {"path": second, "split": "val", "label": "disc", "problem": "blurred", "beyond": 1}
+    pd.DataFrame([useless]).to_csv(CHECKS / "flawed.csv", index=False)
     part = make().split('id="checks"')[1].split('id="mistakes"')[0]
+    assert "Examples that are hardly usable: 1." in part
+    assert part.count("<b>blurred</b>") == 1
+    assert part.count('"blurred"') == 1  # on the map
     assert "Near-duplicates across splits: 1." in part
     assert "Labels that look wrong: 1." in part
     assert "Classes with few training examples: 1." in part
-    assert part.count('<img src="data:image/jpeg;base64,') == 3
+    assert part.count('<img src="data:image/jpeg;base64,') == 4
     assert f"{first} ~ {second}, cosine 0.9877" in part
     assert "wrong with probability 0.64" in part
     assert "rather <b>square</b>" in part

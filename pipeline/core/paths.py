@@ -10,6 +10,7 @@ CORRECTIONS = Path("corrections")  # files that people write
 MANIFEST = Path("data/manifest.parquet")
 TARGET = Path("data/target.parquet")  # examples of another domain, without labels
 REFUSED = Path("data/refused.csv")
+MEASURES = Path("data/measures.parquet")  # numbers about each example, for `checks`
 CONFIRMED = Path("data/confirmed.csv")  # labels that people confirmed as right
 PICTURES = Path("data/pictures")  # examples made by ingest (surfaces, torchvision, some tables)
 

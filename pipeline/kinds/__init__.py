@@ -176,6 +176,17 @@ class Shown(NamedTuple):
     also: "Shown | None" = None
 
 
+class Flaw(NamedTuple):
+    """A reason why an example may be useless, such as blur: a number of each example.
+
+    An example has the flaw if its value is low: below `least`, and far below the training examples.
+    """
+
+    name: str  # such as blurred
+    values: NDArray[np.float64]  # [n], on a scale of octaves (log2); NaN if it is not known
+    least: float
+
+
 class Maker(Protocol):
     """Converts views of examples to a backbone's input."""
 
@@ -199,9 +210,13 @@ class Kind(Protocol):
     # Used by `ingest`.
     most_bytes: int  # maximum size of a file
     columns: tuple[str, ...]  # columns of the manifest that only this kind has
+    measures: tuple[str, ...]  # further numbers about an example, for `flaws`
 
     def inspect(self, data: bytes) -> tuple[Any, ...]:
-        """Return a value for each of `columns`; raise `RefusedError` for a bad example."""
+        """Return a value for each of `columns` and `measures`.
+
+        Raises `RefusedError` for a bad example.
+        """
 
     def inspected_by(self) -> str:
         """Return a text that changes with everything that could change the result of `inspect`."""
@@ -286,6 +301,12 @@ class Kind(Protocol):
     def copies_by(self) -> str:
         """Return a text that changes with everything that could change the result of `copies`."""
 
+    def flaws(self, table: "pd.DataFrame") -> list[Flaw]:
+        """Return what may be wrong with examples, the worst first.
+
+        `table` has `columns` and `measures`, and a row for each example.
+        """
+
     def unread(self, examples: Sequence[Example], reads: Sequence[str]) -> str:
         """Return why a backbone that `reads` these languages does not suit the examples, or "".
 
@@ -361,6 +382,11 @@ class Plain:
 
     view_columns: tuple[str, ...] = ()
     original: View = ()
+    measures: tuple[str, ...] = ()
+
+    def flaws(self, table: "pd.DataFrame") -> list[Flaw]:
+        """Return no flaws."""
+        return []
 
     def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
         """Return a context manager that does nothing: any number of files may be read at once."""
@@ -405,6 +431,8 @@ class Plain:
 LATER: dict[str, Any] = {
     "reading": None,  # then it is never called
     "unread": None,
+    "measures": (),
+    "flaws": lambda table: [],
     "form": lambda data: "",
     "read_by": lambda form: "",
     "rows": "",

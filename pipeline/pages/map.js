@@ -54,6 +54,7 @@
 
   function colour(i) {
     if (by.value === "split") return colours[data.split[i]];
+    if (by.value === "problem") return data.problem[i] ? colours[5] : many;
     if (by.value === "right") return data.right[i] === null ? many : data.right[i] ? colours[0] : colours[5];
     if (by.value !== "label") return tint(ramp(by.value)[i]);
     return numeric ? tint(ramp("value")[i]) : most.get(data.label[i]) ?? many;
@@ -65,6 +66,7 @@
     if (names.length > most.size) classes.push(key(many, `${names.length - most.size} more`));
     const found = {
       split: data.splits.map((name, place) => key(colours[place], name)),
+      problem: [key(colours[5], "hardly usable"), key(many, "nothing found")],
       right: [key(colours[0], "right"), key(colours[5], "wrong"), key(many, "not known")],
       ...(numeric ? {} : {label: classes}),
     }[by.value];
@@ -146,7 +148,7 @@
     open = i;
     const card = made("div", {className: "card"}, made("div", {className: "row"},
       likeness(i, 128), made("div", {}, made("b", {}, data.label[i] || "(no label)"), made("br"),
-        answer(i), made("br"), made("small", {}, [data.splits[data.split[i]],
+        answer(i), made("br"), made("small", {}, [data.splits[data.split[i]], data.problem[i],
           data.doubt[i] === null ? "" : `doubt ${data.doubt[i] < 0.01 ? "below 0.01" : data.doubt[i]}`, `novelty ${data.novelty[i]}`]
           .filter(Boolean).join(", ")))),
     made("small", {className: "path"}, data.name[i]));

@@ -42,7 +42,11 @@ def read(file: Path, manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def points(
-    table: pd.DataFrame, answers: pd.DataFrame | None, shown: Thumbnails, small: Mapping[str, Shown]
+    table: pd.DataFrame,
+    answers: pd.DataFrame | None,
+    shown: Thumbnails,
+    small: Mapping[str, Shown],
+    flaws: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the columns of the map for `map.js`.
 
@@ -52,6 +56,7 @@ def points(
             take the place of those of the out-of-fold heads; None if they are of another form.
         shown: how examples are named.
         small: thumbnails by path.
+        flaws: the problem of each example that is hardly usable, by path.
     """
     if answers is None:
         answers = pd.DataFrame(columns=["path", "predicted", "correct"])
@@ -77,6 +82,7 @@ def points(
         "right": [None if pd.isna(value) else int(value) for value in right],
         "doubt": [None if pd.isna(value) else float(f"{value:.3g}") for value in table["doubt"]],
         "novelty": [float(f"{value:.3g}") for value in table["novelty"]],
+        "problem": [flaws.get(path, "") for path in table["path"]],
         "near": near,
         "marks": [shown.attributes(path) for path in table["path"]],
         "shown": [_inline(small.get(path)) for path in table["path"]],

@@ -26,7 +26,7 @@ MOST_ROWS = 20  # of the tables of confused classes, of heads and, if there are 
 NAMES = (
     "class", "label", "predicted", "unknown", "other_label", "suggested", "column", "value",
 )  # fmt: skip
-FOUND = ("near_duplicates", "label_issues", "few_examples", "drift", "notes")
+FOUND = ("near_duplicates", "label_issues", "few_examples", "drift", "notes", "flawed")
 # The columns that the page reads in the tables of every task, as regular expressions.
 COLUMNS = {
     REFUSED.name: "path reason",
@@ -38,6 +38,7 @@ COLUMNS = {
     "near_duplicates.csv": "path split label other_path other_split other_label cosine",
     "label_issues.csv": "path split label suggested wrong|spreads",
     "few_examples.csv": "class train val test",
+    "flawed.csv": "path split label problem",
     "notes.csv": "check note",
     "drift.csv": "split origin p_value drifted",
     "reliability.csv": "pictures confidence accuracy",
@@ -276,6 +277,8 @@ def check_lines(found: dict[str, pd.DataFrame], task: Task) -> list[Row]:
             f"{what.capitalize()}s that look wrong: {issues}.",
         ),
     ]
+    if many_flawed := len(found["flawed"]):
+        lines.append((True, "", f"Examples that are hardly usable: {many_flawed}."))
     lines += [(True, "", f"{note[0].upper()}{note[1:]}.") for note in notes.values()]
     none = f"No {one} has few training examples."
     lines.append((few, none, f"{many.capitalize()} with few training examples: {few}."))
@@ -331,6 +334,16 @@ def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
             card |= {"given": f"wrong with probability {row['wrong']:.2f}"}
         cards.append(card)
     return cards
+
+
+def flawed(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
+    """Return the first examples that are hardly usable, with thumbnails."""
+    return [
+        row
+        | {"shown": shown(row["path"]), "path": shown.name(row["path"])}
+        | {"marks": shown.marks(row["path"])}
+        for row in table.head(SHOWN).to_dict("records")
+    ]
 
 
 def few(table: pd.DataFrame, classes: int) -> list[Row]:

@@ -24,7 +24,7 @@ BATCH, BATCH_BYTES = 16, 4_000_000  # examples that a thread reads before it ask
 class Checked(NamedTuple):
     """An accepted example: where it was found, the SHA-256 of its bytes, and what is known of them.
 
-    `seen` has a value for each of the kind's `columns`.
+    `seen` has a value for each of the kind's `columns` and `measures`.
     """
 
     found: Found

@@ -39,7 +39,7 @@ LAYOUT = 1  # raise when entries by stamp have another form
 
 
 class Inspected(NamedTuple):
-    """An accepted example: its bytes' SHA-256, and a value for each of the kind's `columns`."""
+    """An accepted example: its bytes' SHA-256, and the result of `Kind.inspect`."""
 
     digest: str
     seen: tuple[Any, ...]

@@ -55,7 +55,7 @@ def split(
         rows.append(
             (
                 *(digest, found.path.as_posix(), found.label, splits[digest]),
-                *(*seen, found.group, *values, *found.slices),
+                *(*seen[: len(kind.columns)], found.group, *values, *found.slices),
             )
         )
     columns = ["digest", "path", "label", "split", *kind.columns, "group", *learned.columns]

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from pipeline.core.paths import CONFIRMED, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST
+from pipeline.core.paths import CONFIRMED, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, MEASURES
 from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.head import Head, save_head
 from pipeline.heads.hyperparameters import Hyperparameters
-from pipeline.tables import confirmed
+from pipeline.tables import confirmed, measures
 from pipeline.tables.features import write_shards
 from pipeline.tables.manifest import TARGET, write_manifest
 from pipeline.tasks.multilabel.targets import joined
@@ -55,6 +55,7 @@ def make(task: str, names: list[str], features, values) -> None:
     MANIFEST.parent.mkdir(parents=True, exist_ok=True)
     write_manifest(manifest.sort_values("path"), "vector", MANIFEST, task=task)
     confirmed.write(CONFIRMED, [])
+    measures.write(MEASURES, (), {})
     write_shards(FEATURES, [(digests, [0] * count, features)])
     scale, bias = (2.0, -0.6) if task == "multilabel" else (5.0, 20.0)
     weight = np.zeros((outputs, features.shape[1]), np.float32)

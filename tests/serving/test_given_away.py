@@ -282,6 +282,8 @@ def test_a_report_without_examples_has_all_figures(project: Path) -> None:
     issue = {"path": second, "split": "val", "label": "disc", "suggested": "square"}
     issue |= {"probability": 0.91, "given_probability": 0.02, "wrong": 0.97}
     pd.DataFrame([issue]).to_csv("reports/checks/label_issues.csv", index=False)
+    flawed = {"path": second, "split": "val", "label": "disc", "problem": "blurred", "beyond": 1}
+    pd.DataFrame([flawed]).to_csv("reports/checks/flawed.csv", index=False)
 
     def made(**sections: dict[str, str]) -> str:
         give_away(**sections)
@@ -295,7 +297,13 @@ def test_a_report_without_examples_has_all_figures(project: Path) -> None:
     assert "<img" not in hidden
     assert "data:image" not in hidden
     digest = manifest.set_index("path").loc[[first, second], "digest"].str[:12]
-    for part in (*digest, "cosine 0.9877", "rather <b>square</b>", 'id="confusion"'):
+    for part in (
+        *digest,
+        "cosine 0.9877",
+        "rather <b>square</b>",
+        "<b>blurred</b>",
+        'id="confusion"',
+    ):
         assert part in hidden
     figures = re.compile(r"<b>[\d.]+ ?%?</b>|<td[^>]*>[^<]*|<text[^>]*>[^<]*")
     assert figures.findall(hidden) == figures.findall(shown)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import ParamsError, RefusedError
 from ...examples import files
-from .. import Example, Input, Maker, Shown, View
+from .. import Example, Flaw, Input, Maker, Shown, View
 
 if TYPE_CHECKING:
     import onnx
@@ -37,6 +37,7 @@ VIEW_CODE = 1  # raise when decode.py, views.py, windows.py or spectrum.py give 
 
 LARGE = 20_000_000  # bytes of a file from which it is read and decoded alone
 SILENT = -60.0  # peak in dBFS below which a sound is reported as silent
+TOO_MUCH = 0.01  # fraction from which a clipped sound is hardly usable
 MUCH = 0.001  # fraction of samples at full scale from which a sound is reported as clipped
 
 _one_at_a_time = threading.Lock()
@@ -48,6 +49,7 @@ class Audio:
     noun, nouns = "sound", "sounds"
     most_bytes = 200_000_000
     columns = ("seconds", "rate", "channels", "peak", "clipped")
+    measures: tuple[str, ...] = ()
     rows = same = ""
     view_columns = ("speed", "shift", "snr", "seed", "gain")
     original: View = ORIGINAL
@@ -93,6 +95,14 @@ class Audio:
         """Undo `remember`."""
         seconds, rate, channels, peak, clipped = (float(number) for number in numbers)
         return round(seconds, 3), int(rate), int(channels), round(peak, 1), round(clipped, 6)
+
+    def flaws(self, table: "pd.DataFrame") -> list[Flaw]:
+        """Return silent and clipped; 6 dB are an octave."""
+        clipped = np.log2(table["clipped"].to_numpy(float) + TOO_MUCH / 10)
+        return [
+            Flaw("silent", table["peak"].to_numpy(float) / 6, SILENT / 6),
+            Flaw("clipped", -clipped, -math.log2(TOO_MUCH * 1.1)),
+        ]
 
     @contextlib.contextmanager
     def alone(self, path: Path) -> Iterator[None]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...core import packages
 from ...core.errors import RefusedError
-from .. import Example, Fitted, Maker, Pixels, Shown, View
+from .. import Example, Fitted, Flaw, Maker, Pixels, Shown, View
 from .reading import PLAIN, Reading, parsed
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 FORMATS = (  # all supported formats; positions are stored, so append new ones
     "AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "DICOM", "HEIF",
 )  # fmt: skip
-# Formats with a `read_as`, which entries of older versions lack.
-HAVE_READ_AS = ("PNG", "PPM", "TIFF", "DICOM")
 ORIGINAL = (0.0, 1.0, False, False)  # angle, scale and flips of an unaugmented picture
 
 # Notes to print if `read_as` has these words.
@@ -42,7 +40,8 @@ REMARKS = {
     "16 bits divided": "16-bit values are divided by 256 (ingest.range stretches them)",
 }
 
-INSPECTION_CODE = 1  # raise when decode.py accepts or refuses other files
+# Raise when decode.py accepts or refuses other files, or flaws.py measures something else.
+INSPECTION_CODE = 2
 COPIES_CODE = 3  # raise when, by decode.py, copies.py or detail.py, other pairs count as copies
 VIEW_CODE = 1  # raise when decode.py, preprocess.py or views.py give other pixels
 
@@ -91,6 +90,7 @@ class Image:
     noun, nouns = "picture", "pictures"
     most_bytes = 200_000_000
     columns = ("width", "height", "format", "read_as")
+    measures = ("low", "high", "sharpness")
     rows = same = ""
     windowed = texts = False
     hides, maps_first = True, False  # benchmarks/reasons.md compares them
@@ -119,7 +119,7 @@ class Image:
         return Augment
 
     def inspect(self, data: bytes) -> tuple[Any, ...]:
-        """Return upright width and height in pixels, the format (of `FORMATS`) and `read_as`."""
+        """Return upright width and height, the format (of `FORMATS`), `read_as` and `measures`."""
         from . import decode
 
         return decode.inspect(data, self.declared)
@@ -149,17 +149,23 @@ class Image:
         return " ".join([packages.with_version("pydicom"), *codecs])
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
-        """Return width, height, the format's position in `FORMATS` and the bytes of `read_as`."""
-        width, height, form, read_as = seen
-        letters = [0, *read_as.encode()] if form in HAVE_READ_AS else []
-        return np.array([width, height, FORMATS.index(form), *letters], dtype=np.float32)
+        """Return the numbers, the format's position in `FORMATS` and the bytes of `read_as`."""
+        width, height, form, read_as, *measures = seen
+        numbers = [width, height, FORMATS.index(form), *measures, *read_as.encode()]
+        return np.array(numbers, dtype=np.float32)
 
-    def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...] | None:
-        """Undo `remember`; return None for an older entry without `read_as`."""
-        width, height, form, *letters = (int(number) for number in numbers)
-        if FORMATS[form] in HAVE_READ_AS and not letters:
-            return None
-        return width, height, FORMATS[form], bytes(letters[1:]).decode()
+    def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
+        """Undo `remember`."""
+        width, height, form, low, high = (int(number) for number in numbers[:5])
+        sharpness = math.nan if math.isnan(numbers[5]) else round(float(numbers[5]), 2)
+        read_as = bytes(numbers[6:].astype(np.uint8)).decode()
+        return width, height, FORMATS[form], read_as, low, high, sharpness
+
+    def flaws(self, table: "pd.DataFrame") -> list[Flaw]:
+        """Return blank, dark, bright, blurred, and of odd shape."""
+        from .flaws import flaws
+
+        return flaws(table)
 
     def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
         """Admit one large file at a time, because each takes hundreds of megabytes."""

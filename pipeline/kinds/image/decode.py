@@ -13,6 +13,7 @@ these limits.
 import contextlib
 import io
 import logging
+import math
 import re
 import threading
 import warnings
@@ -27,7 +28,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin, Unidentif
 from ...core import packages
 from ...core.errors import RefusedError
 from ...examples import files
-from . import FORMATS, dicom, png, tiff
+from . import FORMATS, dicom, flaws, png, tiff
 from .reading import PLAIN, Reading, check, eight_bits, listed
 
 OPENED = tuple(name for name in FORMATS if name not in ("DICOM", "HEIF"))  # by Pillow itself
@@ -117,13 +118,16 @@ class Inspection(NamedTuple):
     """The columns of the manifest for a picture: upright size and a name of `FORMATS`.
 
     read_as: describes which part of the file is used and how its values become pixels; empty for
-    an ordinary picture.
+    an ordinary picture. low, high and sharpness: as in `flaws.Measures`.
     """
 
     width: int
     height: int
     format: str
     read_as: str = ""
+    low: int = 0
+    high: int = 255
+    sharpness: float = math.nan
 
 
 class _Reader(io.BytesIO):
@@ -160,7 +164,8 @@ def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[obje
 def inspect(data: bytes, reading: Reading = PLAIN) -> Inspection:
     """Check that `decode` accepts a picture, and describe it.
 
-    A JPEG is decoded at an eighth of its size: the whole file is read, but few pixels are computed.
+    A large JPEG is decoded at an eighth of its size: the whole file is read, but few pixels are
+    computed.
 
     Raises:
         RefusedError: the picture is not accepted; the text says why.
@@ -171,18 +176,21 @@ def inspect(data: bytes, reading: Reading = PLAIN) -> Inspection:
 
 def _inspected(data: bytes, reading: Reading) -> Inspection:
     if (measured := _measured(data, reading)) is not None:
-        return Inspection(*measured.picture.size, measured.format, measured.words)
-    image = _open(data, reading)
-    if image.format == "PNG":
-        _verify(image)  # the checksums of the pixels, which decoding ignores
+        picture, name, words = measured
+        (width, height), more = picture.size, ""
+    else:
         image = _open(data, reading)
-    width, height = image.size
-    words = _words(image, data, reading)
-    _, more = _pixels(image, 1, data, reading)
-    if _orientation(image) in (5, 6, 7, 8):
-        width, height = height, width
-    name = "JPEG" if image.format == "MPO" else str(image.format)  # an MPO is several JPEGs
-    return Inspection(width, height, name, _joined(words, more))
+        if image.format == "PNG":
+            _verify(image)  # the checksums of the pixels, which decoding ignores
+            image = _open(data, reading)
+        width, height = image.size
+        words = _words(image, data, reading)
+        picture, more = _pixels(image, flaws.SIDE // 2, data, reading)
+        if _orientation(image) in (5, 6, 7, 8):
+            width, height = height, width
+        name = "JPEG" if image.format == "MPO" else str(image.format)  # an MPO is several JPEGs
+    low, high, sharpness = flaws.measure(picture)
+    return Inspection(width, height, name, _joined(words, more), low, high, sharpness)
 
 
 def decode(data: bytes, shorter_side: int | None = None, reading: Reading = PLAIN) -> Image.Image:

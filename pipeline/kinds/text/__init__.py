@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import ParamsError, RefusedError
-from .. import IR_VERSION, OPSET, Example, Input, Maker, Plain, Shown, Terms
+from .. import IR_VERSION, OPSET, Example, Flaw, Input, Maker, Plain, Shown, Terms
 
 if TYPE_CHECKING:
     import onnx
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ...core.params import Augmentation
 
-INSPECTION_CODE = 1  # raise when reading.py accepts or refuses other files
+INSPECTION_CODE = 2  # raise when reading.py accepts or refuses other files, or counts otherwise
 COPIES_CODE = 1  # raise when, by reading.py or copies.py, other pairs count as copies
 VIEW_CODE = 1  # raise when another module here gives other inputs
 
@@ -43,6 +43,7 @@ class Text(Plain):
     noun, nouns = "text", "texts"
     most_bytes = 1_000_000
     columns = ("characters", "words")
+    measures = ("distinct",)
     rows = "text"
     same = ""
     view_code = VIEW_CODE
@@ -62,7 +63,7 @@ class Text(Plain):
         return Augment
 
     def inspect(self, data: bytes) -> tuple[Any, ...]:
-        """Count the characters and words."""
+        """Count the characters, the words and the different characters."""
         from . import reading
 
         return reading.inspect(data)
@@ -72,12 +73,17 @@ class Text(Plain):
         return f"texts {INSPECTION_CODE}, Unicode {unicodedata.unidata_version}"
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
-        """Return both counts, which are small enough to be exact in float32."""
+        """Return the counts, which are small enough to be exact in float32."""
         return np.array(seen, dtype=np.float32)
 
     def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
         """Undo `remember`."""
         return tuple(int(number) for number in numbers)
+
+    def flaws(self, table: "pd.DataFrame") -> list[Flaw]:
+        """Return whether a text is hardly more than one character, which may be repeated."""
+        distinct = np.log2(table["distinct"].to_numpy(float))
+        return [Flaw("of one character", distinct, 0.5)]
 
     def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
         """Draw some texts of each class."""

@@ -33,10 +33,14 @@ def text_of(data: bytes) -> str:
     return text
 
 
-def inspect(data: bytes) -> tuple[int, int]:
-    """Count the characters and words of a text; words are separated by whitespace."""
+def inspect(data: bytes) -> tuple[int, int, int]:
+    """Count the characters, the words and the different characters of a text.
+
+    Whitespace separates words, and is not counted among the different characters.
+    """
     text = text_of(data)
-    return len(text), sum(1 for _ in WORD.finditer(text))
+    distinct = sum(not character.isspace() for character in set(text.casefold()))
+    return len(text), sum(1 for _ in WORD.finditer(text)), distinct
 
 
 def _wrong(error: UnicodeDecodeError) -> str:

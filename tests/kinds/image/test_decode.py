@@ -78,7 +78,7 @@ def test_many_scans_of_a_small_jpeg_are_taken() -> None:
     data = picture_cases.jpeg(progressive=True)
     second, third = picture_cases.jpeg_scans(data)[1:3]
     many = data[:-2] + data[second:third] * 200 + b"\xff\xd9"
-    assert decode.inspect(many) == decode.inspect(data)
+    assert decode.inspect(many)[:4] == decode.inspect(data)[:4]
 
 
 def test_scans_are_counted_in_the_picture_and_not_behind_it(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import struct
 import sys
 import zlib
@@ -693,19 +694,17 @@ def test_vectors_have_no_range_but_their_file_may_list_it(project: Project) -> N
 
 
 def test_what_is_remembered_is_what_was_seen() -> None:
-    for seen in ((48, 32, "JPEG", ""), (48, 32, "TIFF", "page 1 of 2"), (48, 32, "PNG", "")):
-        assert KIND.recall(KIND.remember(seen)) == seen
-    jpeg = np.array([48, 32, 3], np.float32)
-    np.testing.assert_array_equal(KIND.remember((48, 32, "JPEG", "")), jpeg)
-    assert KIND.recall(jpeg) == (48, 32, "JPEG", "")
-    assert KIND.recall(np.array([48, 32, 6], np.float32)) is None  # of an older version
+    for form, read_as in (("JPEG", ""), ("TIFF", "page 1 of 2")):
+        for sharpness in (-1.25, math.nan):
+            seen = (48, 32, form, read_as, 7, 250, sharpness)
+            assert KIND.recall(KIND.remember(seen)) == seen
 
 
 def test_keys_of_an_ordinary_project_are_those_of_before() -> None:
     from importlib.metadata import version
 
     assert KIND.views_made_by(False) == f"pillow {version('pillow')}"
-    assert KIND.inspected_by() == f"inspection 1, Pillow {version('pillow')}"
+    assert KIND.inspected_by() == f"inspection 2, Pillow {version('pillow')}"
     assert KIND.view_code == 1
     assert parsed({}) == PLAIN
     assert str(PLAIN) == ""

@@ -381,7 +381,7 @@ def test_one_text_however_it_was_typed() -> None:
     counts = [TEXT.read(text.encode(), wanted) for text in typed]
     assert (counts[0] == counts[1]).all()
     assert (counts[0] == counts[2]).all()
-    assert TEXT.inspect(typed[1].encode()) == (12, 3)
+    assert TEXT.inspect(typed[1].encode()) == (12, 3, 9)
     assert TEXT.recall(TEXT.remember((999_999, 123))) == (999_999, 123)
 
 
