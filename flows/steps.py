@@ -46,6 +46,29 @@ class Run:
         word = self.outcomes.get(name, "not run")
         return "cached" if word in {"unchanged", "restored"} else word
 
+    def will_run(self, name: str) -> bool:
+        """Return whether DVC is asked for a stage, once the stages above it have ended."""
+        stage = self.plan.get(name, {"changed": True, "upstream": []})
+        above = [self.outcomes.get(up, "unchanged") for up in stage["upstream"]]
+        return stage["changed"] or any(outcome != "unchanged" for outcome in above)
+
+    def stands_aside(self, name: str) -> bool:
+        """Return whether a stage with more stages below it runs beside the stage `name`.
+
+        The other one then gets the first process of DVC, where it begins earlier.
+        """
+        below: dict[str, set[str]] = {name: set() for name in self.plan}
+        for stage in reversed(self.plan):
+            for up in self.plan[stage]["upstream"]:
+                below[up] |= {stage} | below[stage]
+        beside = (
+            other
+            for other in below.keys() - self.outcomes.keys()
+            if all(up in self.outcomes for up in self.plan[other]["upstream"])
+        )
+        own = len(below.get(name, ()))
+        return any(len(below[other]) > own and self.will_run(other) for other in beside)
+
     def failed(self) -> list[str]:
         """Return the steps that failed."""
         return [name for name, outcome in self.outcomes.items() if outcome == "failed"]
@@ -119,9 +142,8 @@ def step(run: Run, name: str, do: str, request: dict[str, Any]) -> State[Any]:
     A stage that DVC has found unchanged is skipped, if the stages above it are unchanged too.
     """
     logger = get_run_logger()
-    stage = run.plan.get(name, {"changed": True, "upstream": []})
     result: dict[str, Any] = {"outcome": "unchanged"}
-    if stage["changed"] or any(run.outcomes[up] != "unchanged" for up in stage["upstream"]):
+    if run.will_run(name):
         progress = _Progress()
 
         def on_line(line: str) -> None:
@@ -129,7 +151,7 @@ def step(run: Run, name: str, do: str, request: dict[str, Any]) -> State[Any]:
             progress.see(line)
 
         try:
-            result = run.pool.ask(do, on_line, **request)
+            result = run.pool.ask(do, on_line, run.stands_aside(name), **request)
         except StageError as error:
             run.outcomes[name], run.messages[name] = "failed", str(error)
             return Failed(message=str(error))

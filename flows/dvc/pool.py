@@ -158,13 +158,21 @@ class Pool:
         return process
 
     def ask(
-        self, do: str, on_line: Callable[[str], None] = lambda line: None, **request: Any
+        self,
+        do: str,
+        on_line: Callable[[str], None] = lambda line: None,
+        aside: bool = False,
+        **request: Any,
     ) -> dict[str, Any]:
-        """Let an idle process handle `do`, one of `flows.dvc.process.REQUESTS`."""
+        """Let an idle process handle `do`, one of `flows.dvc.process.REQUESTS`.
+
+        If `aside`, it is not the first process, which forks its stages.
+        """
         with self._lock:
             if self._stopped:
                 raise StoppedError("stopped before it began")
-            process = min(self._idle, key=self._all.index) if self._idle else self._start()
+            idle = [process for process in self._idle if not aside or process is not self._all[0]]
+            process = min(idle, key=self._all.index) if idle else self._start()
             self._idle = [one for one in self._idle if one is not process]
         is_busy = True
         try:

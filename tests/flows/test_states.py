@@ -12,11 +12,10 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 import zc.lockfile
-from dvc.dependency.base import Dependency
 from toys import PROJECT, Toy, alive, free_port, wait_for
 
-from flows.dvc import process
 from flows.dvc.pool import Pool
+from flows.steps import Run
 from pipeline.core.errors import StageError
 
 
@@ -31,34 +30,6 @@ def test_a_target_and_what_it_needs_are_completed_then_cached_unless_forced(toy:
     assert (first.state["name"], second.state["name"]) == ("Completed", "Completed")
     for run, words in ((first, "2 ran"), (second, "2 cached")):
         assert run.output.splitlines()[-2:] == [f"Completed: {words}", f"Dashboard: {run.page}"]
-
-
-def test_what_a_stage_reads_is_hashed_once_before_its_command_and_once_after_it(
-    toy: Toy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toy.stages(a={"needs": ["made"]})
-    (toy.root / "made.out").write_text("one")
-    build, seen = Dependency._build, []
-
-    def counted(dependency: Dependency, *arguments: Any, **options: Any) -> Any:
-        seen.append(Path(dependency.fs_path).name)
-        return build(dependency, *arguments, **options)
-
-    monkeypatch.setattr(Dependency, "_build", counted)
-
-    def reproduce() -> Any:
-        return process.answer({"do": "reproduce", "stage": "a", "force": False})["result"]
-
-    assert reproduce()["outcome"] == "ran"
-    assert sorted(seen) == ["a.json", "a.json", "made.out", "made.out"]
-    # The second look is a look: dvc.lock has what was there when the command had ended.
-    stage = (toy.root / "stage.py").read_text()
-    (toy.root / "stage.py").write_text(f"{stage}pathlib.Path('made.out').write_text('two')\n")
-    (toy.root / "made.out").write_text("three")
-    assert reproduce()["outcome"] == "ran"
-    assert reproduce() == {"outcome": "unchanged"}
-    (toy.root / "made.out").write_text("one")
-    assert reproduce()["outcome"] == "restored"
 
 
 def test_flow_and_repro_leave_each_other_nothing_to_do(toy: Toy) -> None:
@@ -296,3 +267,16 @@ def test_push_and_pull_carry_results_to_another_working_copy(toy: Toy, tmp_path:
     (toy.root / "a.out").unlink()
     (toy.root / "b.out").unlink()
     assert toy.flow("--pull").states() == {"pull": "Completed", "a": "Cached", "b": "Cached"}
+
+
+def test_a_stage_leaves_the_first_process_to_one_with_more_stages_below(tmp_path: Path) -> None:
+    above = {"extract": [], "checks": ["extract"], "train": ["extract"], "evaluate": ["train"]}
+    above["report"] = ["evaluate", "checks"]
+    plan = {name: {"changed": True, "upstream": ups} for name, ups in above.items()}
+    pool: Any = None  # not asked
+    run = Run(tmp_path, pool, force=False, plan=plan, outcomes={"extract": "ran"})
+    assert [name for name in ("checks", "train") if run.stands_aside(name)] == ["checks"]
+    run.outcomes["extract"], plan["train"]["changed"] = "unchanged", False
+    assert not run.stands_aside("checks")
+    run.outcomes["extract"], run.outcomes["train"] = "ran", "ran"
+    assert not run.stands_aside("evaluate")
