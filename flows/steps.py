@@ -47,7 +47,7 @@ class Run:
         return "cached" if word in {"unchanged", "restored"} else word
 
     def will_run(self, name: str) -> bool:
-        """Return whether DVC is asked for a stage, once the stages above it have ended."""
+        """Return whether DVC has to look at a stage, once the stages above it have ended."""
         stage = self.plan.get(name, {"changed": True, "upstream": []})
         above = [self.outcomes.get(up, "unchanged") for up in stage["upstream"]]
         return stage["changed"] or any(outcome != "unchanged" for outcome in above)
