@@ -67,13 +67,6 @@ FEWER_OF_LOOP = (
     + "; Loop.branch, quick = (lambda _: None), (lambda self, *_: on_terminal(self, 'true'))"
     + "; Loop.head = Loop.back = Loop.nothing = quick"
 )
-ANOTHER_PILLOW = """
-def other_pillow(folder):
-    record = folder / "pillow-1.0.dist-info"
-    record.mkdir(parents=True)
-    (record / "METADATA").write_text("Name: pillow\\nVersion: 1.0\\n")
-    return f"{folder}:{ROOT}"
-"""
 SMALLEST = {
     "against_fastai": ("PICTURES", ""),
     "alarms pictures": (
@@ -172,10 +165,8 @@ SMALLEST = {
         "TITLES = 90; FORTUNES = {'German': ''}; fortunes = lambda *_: ['Das ist ein Satz.'] * 60",
     ),
     "text speed": ("--rounds 1 --some 4", ""),
-    "upgrade": (
-        "--examples 'regression diabetes'",
-        f"PICTURES, clone = 30, lambda _: ''{ANOTHER_PILLOW}",
-    ),
+    # tests/headstart/test_upgrade.py and test_own_project.py have a project's own upgrade.
+    "upgrade": ("--examples 'regression diabetes'", "own = clone = lambda _: ''"),
 }
 
 
