@@ -27,7 +27,7 @@ from pipeline.examples.files import load, read, read_each
 from pipeline.ingest import ingest
 from pipeline.quality import duplicates
 from pipeline.sources import find, listing
-from tests.conftest import ROOT, Project, begin_store
+from tests.conftest import PLAIN, ROOT, SMALL, Project, begin_store
 from tests.helpers import seaweed
 from tests.helpers.seaweed import Between, as_user, environment
 
@@ -525,20 +525,21 @@ def test_no_file_holds_a_secret(
 
 @pytest.mark.slow
 def test_from_a_bucket_to_a_report_and_on_in_another_clone(
-    s3_server: str, client: Any, bucket: Bucket, tmp_path: Path, lite0: Path, dvc_template: Path,
-    pictures: dict[str, bytes], draw_picture: Draw, monkeypatch: pytest.MonkeyPatch,
+    s3_server: str, client: Any, bucket: Bucket, tmp_path: Path, small_backbone: Path,
+    dvc_template: Path, pictures: dict[str, bytes], draw_picture: Draw,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The commands of docs/bucket.md."""
     from tests.test_repro import STAGES, Repository
 
-    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, lite0.parent)))
+    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, small_backbone.parent)))
     monkeypatch.delenv("PYTHONPATH", raising=False)
     bucket.put(**pictures)
     way = Between(s3_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", way.address)
     repository = Repository(tmp_path / "repository", dvc_template)
-    small = {"augment.views": 1, "train.epochs": 5, "evaluate.bootstrap": 50}
-    repository.set(**{"ingest.source": "s3", "ingest.path": FOLDER, **small})
+    small = PLAIN | SMALL | {"augment.views": 1, "evaluate.bootstrap": 50}
+    repository.set(**small, **{"ingest.source": "s3", "ingest.path": FOLDER})
     command = (sys.executable, "-m", "headstart")
 
     repository.run(*command, "list", f"{bucket.address}/shapes")
@@ -568,7 +569,7 @@ def test_from_a_bucket_to_a_report_and_on_in_another_clone(
     elsewhere.parent.mkdir()
     git = ("git", "clone", "-q", str(repository.folder), str(elsewhere))
     subprocess.run(git, check=True)
-    begun = begin_store(elsewhere.parent, lite0.parent)
+    begun = begin_store(elsewhere.parent, small_backbone.parent)
     monkeypatch.setenv("HEADSTART_STORE", str(begun))
     clone = object.__new__(Repository)
     clone.folder = elsewhere

@@ -81,7 +81,7 @@ def opened(device: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> E
 @pytest.mark.parametrize(
     ("precision", "bound"),
     [
-        ("float32", 0.9999),
+        pytest.param("float32", 0.9999, marks=pytest.mark.slow),
         pytest.param("bfloat16", 0.98, marks=pytest.mark.slow),
         pytest.param(
             "float16", 0.999, marks=pytest.mark.skipif(not HAS_CUDA, reason="slow on a CPU")

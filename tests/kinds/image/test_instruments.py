@@ -710,6 +710,7 @@ def test_keys_of_an_ordinary_project_are_those_of_before() -> None:
     assert str(PLAIN) == ""
 
 
+@pytest.mark.slow
 def test_from_five_channels_to_answers(
     project: Project, draw_picture: Callable[..., Image.Image], capsys: pytest.CaptureFixture[str]
 ) -> None:
