@@ -1,12 +1,10 @@
-"""Answers: on the command line, over HTTP, what their parts cost, and how far `model.onnx` is."""
+"""Answers: on the command line, over HTTP, and how far `model.onnx` is."""
 
 import asyncio
 import itertools
 import json
 import re
-import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -18,10 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import matplotlib
 import numpy as np
 import onnxruntime
 import pandas as pd
-from safetensors.numpy import load_file, save_file
+from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.alarms import small_digits
 from benchmarks.extract import end_to_end
@@ -34,11 +33,8 @@ from benchmarks.harness import (
     digits,
     draw,
     in_turns,
-    ratios,
-    spread,
     table,
 )
-from benchmarks.sets import glyphs
 from pipeline import kinds
 from pipeline.backbones import engines, exports
 from pipeline.core import params
@@ -46,9 +42,8 @@ from pipeline.core.backbone import Backbone
 from pipeline.core.paths import BUNDLE, MANIFEST, PLAN
 from pipeline.kinds import Pixels
 from pipeline.kinds.image import decode, preprocess
-from pipeline.kinds.vector.parse import npy
 from pipeline.runners.wanted import every_view
-from pipeline.serving import novelty, predict
+from pipeline.serving import predict
 from pipeline.serving.classifier import Classifier
 from pipeline.tables.manifest import read_manifest
 
@@ -256,98 +251,33 @@ a second.
 """
 
 
-# parts
-
-EXAMPLES = 40
-
-
-def bundles(scratch: Path, name: str, made: Project) -> tuple[Classifier, Classifier]:
-    """The project's bundle with a full bank, and without any."""
-    made.work(*STAGES)
-    own = made.folder / "bundle"
-    about = json.loads((own / "bundle.json").read_text())
-    features = load_file(own / "neighbours.safetensors")["features"]
-    missing = novelty.MOST - len(features)
-    if missing > 0:
-        random = np.random.default_rng(0).standard_normal((missing, features.shape[1]))
-        random /= np.linalg.norm(random, axis=1, keepdims=True)
-        features = np.concatenate([features, random.astype(np.float16)])
-        save_file({"features": features}, own / "neighbours.safetensors")
-        about["usual"]["examples"] = novelty.MOST
-    # A set has to be found even where the promise would be too much for so few examples.
-    raps = {"coverage": 0.9, "quantile": 0.5, "lambda": 0.1, "k_reg": 1}
-    about["sets"] = about.get("sets", raps)
-    (own / "bundle.json").write_text(json.dumps(about))
-    before = scratch / f"{name} before"
-    shutil.copytree(own, before)
-    kept = {key: value for key, value in about.items() if key not in ("usual", "sets")}
-    (before / "bundle.json").write_text(json.dumps(kept))
-    return Classifier(own), Classifier(before)
-
-
-def row_of_costs(
-    name: str, both: tuple[Classifier, Classifier], data: list[bytes], rounds: int
-) -> list[str]:
-    """A row of the table."""
-    took: list[list[float]] = [[], []]
-    for number in range(rounds):
-        for which in (0, 1) if number % 2 else (1, 0):
-            start = time.process_time()
-            for one in data:
-                both[which].answer(one)
-            took[which].append(1e6 * (time.process_time() - start) / len(data))
-    after, before = took
-    more = [one - other for one, other in zip(after, before, strict=True)]
-    shown = [spread(before, "{:,.0f}"), spread(after, "{:,.0f}"), f"{statistics.median(more):,.0f}"]
-    return [name, *shown, spread(ratios(after, before), "{:.3f}")]
-
-
-def measure_parts(scratch: Path, hymenoptera: Path, rounds: int = 20) -> str:
-    """What novelty and prediction sets cost an answer.
-
-        python -m benchmarks answers parts ../shared/data/hymenoptera [--rounds ROUNDS]
-
-    A bundle of pictures and one of vectors, each as it is and with the keys `usual` and `sets`
-    taken out of `bundle.json`. Both answer about the same examples, one after another on one
-    thread, in turns; microseconds are those of the processor. The bank has as many rows as a bank
-    may have: rows of random directions are put behind the training examples.
-    """
-    quick = {"augment": {"views": 0}, "evaluate": {"bootstrap": 10}}
-    pictures = Project(scratch / "pictures", hymenoptera, **quick)
-    vectors = Project(scratch / "vectors")
-    example = Path(__file__).parent.parent / "examples" / "vector"
-    shutil.copy(example / "params.yaml", vectors.folder)
-    vectors.run("python", example / "data.py")
-    found = sorted(hymenoptera.glob("val/*/*.jpg"))[:EXAMPLES]
-    of_pictures = [file.read_bytes() for file in found]
-    random = np.random.default_rng(0)
-    of_vectors = [npy(random.random(64).astype(np.float32) * 16) for _ in range(50 * EXAMPLES)]
-    rows = [
-        row_of_costs("pictures", bundles(scratch, "pictures", pictures), of_pictures, rounds),
-        row_of_costs("vectors", bundles(scratch, "vectors", vectors), of_vectors, rounds),
-    ]
-    columns = "bundle of | before, µs an answer | with both | more | ratio"
-    return PAGE.format(rows=table(columns, rows), rounds=rounds, most=novelty.MOST)
-
-
-PAGE = """# What 'none of these' and sets cost
-
-EfficientNet-Lite0 at 224 pixels, and vectors of 64 numbers that are features already; a bank of
-{most:,} examples. Microseconds of the processor an answer, from the file's bytes on; {rounds}
-rounds in turns, the median with the least and the most.
-
-{rows}
-
-The goal is a ratio below 1.1 for `predict`. An answer about a vector takes so little itself that
-the distance to {most:,} examples shows.
-"""
-
-
 # graph
 
 TEST = {"train": 0.3, "val": 0.1, "test": 0.6}
 PHOTOGRAPHS = 400
 OUTPUTS = ["probabilities", "features"]
+
+
+SIDE = 64  # pixels of a drawn letter
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+FONTS = ("DejaVu", "STIXGeneral", "cmb10", "cmmi10", "cmr10", "cmss10", "cmti10", "cmtt10")
+NO_LETTERS = ("Display",)  # fonts that have only signs
+
+
+def glyphs(folder: Path) -> Path:
+    """Pictures of small letters, one a font; the folder."""
+    fonts = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
+    named = [
+        f for f in fonts if f.name.startswith(FONTS) and not any(n in f.name for n in NO_LETTERS)
+    ]
+    for letter in LETTERS:
+        (folder / letter).mkdir(parents=True)
+        for file in named:
+            picture = Image.new("L", (SIDE, SIDE), 255)
+            font = ImageFont.truetype(str(file), 48)
+            ImageDraw.Draw(picture).text((SIDE / 2, SIDE / 2), letter, 0, font, anchor="mm")
+            picture.save(folder / letter / f"{file.stem}.png")
+    return folder
 
 
 def sets_of_pictures(scratch: Path, hymenoptera: Path) -> Iterator[tuple[str, Project]]:
@@ -443,6 +373,5 @@ The criterion is at most 3 of 3,000 pictures of another class, and none of the d
 PARTS = {
     "predict": measure_predict,
     "serve": measure_serve,
-    "parts": measure_parts,
     "graph": measure_graph,
 }

@@ -30,10 +30,6 @@ from tests.conftest import begin_store
 
 # For each benchmark: the arguments of its command, and what it measures less of than it does.
 # PICTURES is a folder like that of ants and bees, BUNDLED a project with a bundle, EMPTY a folder.
-DIGITS = (
-    "from sklearn.datasets import load_digits; from pipeline.core.params import TrainParams"
-    "; data, target = load_digits(return_X_y=True); way = TrainParams(power=1.0)"
-)
 FEW_DIGITS = (  # a set of `benchmarks/recipes_sets.py`: 300 digits, half of them without views
     "from benchmarks import recipes_sets as s; from sklearn.datasets import load_digits"
     "; data, target = load_digits(return_X_y=True); rows = np.arange(300)"
@@ -79,7 +75,6 @@ SMALLEST = {
         "PICTURES",
         "sets_of_pictures = lambda scratch, given: [('insects', Project(scratch / 'some', given))]",
     ),
-    "answers parts": ("PICTURES --rounds 1", "EXAMPLES = 2"),
     "audio accuracy": (
         "",
         "SETS = ('digits',); MOST = 90; SEEDS = range(1); DECAYS = (0.01,); POWERS = (1.0,)"
@@ -108,7 +103,6 @@ SMALLEST = {
         f"{FEW_DIGITS}; SETS_OF_DEFAULT, SIZES_OF_DEFAULT = ['digits'], (10,)",
     ),
     "install": ("--rounds 1", "fresh = lambda *_: (run('true'), run('true'), 1.0, 1)"),
-    "learning": ("PICTURES --part frozen --set hymenoptera", "SETS = ('hymenoptera',)"),
     "text lora": (
         "--part 20",
         "TITLES, FEW, MOST = 90, (20,), 60; WAYS = {k: v | {'epochs': 1} for k, v in WAYS.items()}",
@@ -142,14 +136,7 @@ SMALLEST = {
         "EMPTY --draws 2",
         f"{FEW_DIGITS}; SIZES, FEW, SETS, made = (10,), (1,), s.SETS, s.made",
     ),
-    "scale": ("", "FILES, LARGE = 10, 1_000_000"),
     "answers serve": ("BUNDLED PICTURES --seconds 0.5", "CLIENTS, FLOOD = (1, 2), 100"),
-    "sets data": (
-        "--draws 1",
-        f"{DIGITS}; every_set = lambda _: [('digits', vectors(data[:300], target[:300], way))]"
-        "; ridge = TrainParams(optimizer='ridge', weight_decay=0.1, power=1.0)"
-        "; numbers = lambda _: [('numbers', of_numbers(data[:300], target[:300], ridge))]",
-    ),
     "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_OF_LOOP),
     "small_loop table": ("--pictures 60 --rounds 1", FEWER_OF_LOOP),
     "alarms flawed": (
