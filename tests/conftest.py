@@ -182,6 +182,25 @@ def begin_store(folder: Path, exported: Path) -> Path:
     return store
 
 
+@contextlib.contextmanager
+def project_in(folder: Path, exported: Path) -> Iterator[Project]:
+    """A project in the folder, in which the block runs, with a store of its own there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HEADSTART_STORE", str(begin_store(folder, exported)))
+        yield Project(folder)
+
+
+def enter_copy(folder: Path, place: Path, patch: pytest.MonkeyPatch) -> Project:
+    """Work from now on in a copy of what was made with `project_in`, its store too."""
+    shutil.copytree(folder, place, symlinks=True)
+    patch.chdir(place)
+    patch.setenv("HEADSTART_STORE", str(place / "cache" / "features"))
+    project = Project.__new__(Project)
+    project.folder = place
+    return project
+
+
 @pytest.fixture(scope="session")
 def dvc_template(shared: Path) -> Path:
     """A fresh repository of git and DVC, to be copied: `dvc init` takes seconds."""
@@ -210,10 +229,7 @@ def bundled(shared: Path, lite0: Path, draw_picture: Callable[..., Image.Image])
     """A project in which all stages ran on drawn pictures, up to `bundle/`; not to be changed."""
 
     def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            patch.setenv("HEADSTART_STORE", str(begin_store(folder, lite0.parent)))
-            project = Project(folder)
+        with project_in(folder, lite0.parent) as project:
             knobs = {"ingest.source": "folder", "ingest.path": "data/raw/shapes"}
             project.set(**knobs, **{"augment.views": 0, "evaluate.bootstrap": 10})
             for i in range(60):
@@ -249,11 +265,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
     """Debian's Chromium, headless, which asks nobody for anything by itself.
 
-    For one test each: while it is there, no other event loop can run.
+    While it is there, no other event loop can run.
     """
     if not CHROMIUM:
         pytest.skip("needs Debian's package chromium")
@@ -263,6 +278,11 @@ def browser() -> Iterator[Browser]:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield found
         found.close()
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    yield from chromium()
 
 
 @pytest.fixture

@@ -35,21 +35,29 @@ from pipeline.tables.features import read_splits, write_shards
 from pipeline.tables.manifest import SPLITS, read_manifest
 from pipeline.tasks.classification.plots import draw_confusion
 from pipeline.train import train
-from tests.conftest import ROOT
+from tests.conftest import ROOT, enter_copy, project_in
 from tests.evaluation.made import labelled, make, measured
 from tests.test_train import COUNTS, make_features
 
 PNG = PLOTS / "confusion_matrix.png"
 
 
+@pytest.fixture(scope="module")
+def evaluated_once(tmp_path_factory, exported):
+    folder = tmp_path_factory.mktemp("evaluated")
+    with project_in(folder, exported) as project:
+        make_features(COUNTS)
+        project.set(**{"train.epochs": 5, "train.device": "cpu", "evaluate.bootstrap": 200})
+        train()
+        evaluate()
+    return folder
+
+
 @pytest.fixture
-def evaluated(project):
-    """A project in which a head is trained and evaluated."""
-    make_features(COUNTS)
-    project.set(**{"train.epochs": 5, "train.device": "cpu", "evaluate.bootstrap": 200})
-    train()
-    evaluate()
-    return project
+def evaluated(evaluated_once, tmp_path, monkeypatch):
+    """A copy of a project in which a head is trained and evaluated."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return enter_copy(evaluated_once, tmp_path / "project", monkeypatch)
 
 
 def test_metrics_are_those_of_the_predictions(evaluated):

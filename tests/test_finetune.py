@@ -5,7 +5,6 @@ On a small network, but for the decision, which is made on the real weights of t
 
 import io
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +52,7 @@ from pipeline.transfer.finetuning import UNMEASURED
 from pipeline.transfer.measure import measure
 from pipeline.transfer.network import Network
 from pipeline.transfer.recipe import Recipe
-from tests.conftest import SMALL
+from tests.conftest import SMALL, enter_copy, project_in
 from tests.store import test_cache
 
 IMAGE = kinds.named("image")
@@ -64,32 +63,30 @@ UNSURE = {"train.weight_decay": 3.0, "finetune.learning_rate": 0.003}
 UNTRAINED = SMALL | {"train.weight_decay": 0.1, "finetune.learning_rate": 0.01}
 
 
+@pytest.fixture(scope="module")
+def shapes_once(request, tmp_path_factory, small_backbone, draw_shapes):
+    folder = tmp_path_factory.mktemp("shapes")
+    with project_in(folder, small_backbone.parent) as project:
+        draw_shapes(range(36))
+        project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
+        project.set(
+            **{"augment.views": 1, "finetune.epochs": 2, "finetune.blocks": 1},
+            **{"finetune.batch_size": 8, **getattr(request, "param", UNTRAINED)},
+        )
+        for stage in (ingest, augment, extract, train):
+            stage()
+    return folder
+
+
 @pytest.fixture
-def shapes(request, project, small_backbone, draw_shapes):
+def shapes(shapes_once, tmp_path, monkeypatch):
     """A project with a trained head on pictures of two classes."""
-    draw_shapes(range(36))
-    project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
-    project.set(
-        **{"augment.views": 1, "finetune.epochs": 2, "finetune.blocks": 1, "finetune.batch_size": 8}
-    )
-    project.set(**getattr(request, "param", UNTRAINED))
-    for stage in (ingest, augment, extract, train):
-        stage()
-    return project
+    return enter_copy(shapes_once, tmp_path / "project", monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shapes", [UNSURE], ids=["real"], indirect=True)
+@pytest.mark.parametrize("shapes_once", [UNSURE], ids=["real"], indirect=True)
 def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsys):
-    shapes.set(**{"train.refit": False})
-    train()
-    finetune()
-    measured = set(json.loads(FINETUNE.read_text())["test"])
-    assert measured == {"pictures", "frozen", "finetuned", "gain"}
-    alone = WEIGHTS.read_bytes()
-    shapes.set(**{"train.refit": True})
-    train()
-    capsys.readouterr()
     finetune()
     assert (
         "network is chosen and trained again, with validation examples" in capsys.readouterr().out
@@ -101,7 +98,6 @@ def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsy
     assert report["epoch"] == curve["val_loss"].idxmin()
     better = finetuned["loss"] < frozen["loss"] and finetuned["accuracy"] >= frozen["accuracy"]
     assert report["taken"] is better is WEIGHTS.exists() is True
-    assert WEIGHTS.read_bytes() != alone
     assert set(report["test"]) == {"pictures", "frozen", "finetuned", "gain", "refit"}
     assert not list(checkpoints_folder().iterdir())
     head, about = load_head(FINETUNED / "head.safetensors", FINETUNED / "head.json")
@@ -132,7 +128,25 @@ def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsy
     assert {file.name: file.read_bytes() for file in BEST.iterdir()} == before
     assert "reused, 0 computed" in capsys.readouterr().out
 
-    # A rate at which everything bursts leaves the frozen head in its place.
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shapes_once", [UNTRAINED | {"train.weight_decay": 30.0}], indirect=True)
+def test_validation_examples_are_learned_from_if_asked_and_a_loss_that_bursts_takes_nothing(
+    shapes, capsys
+):
+    shapes.set(**{"train.refit": False, "finetune.epochs": 3})
+    train()
+    finetune()
+    measured = set(json.loads(FINETUNE.read_text())["test"])
+    assert measured == {"pictures", "frozen", "finetuned", "gain"}
+    alone = WEIGHTS.read_bytes()
+    shapes.set(**{"train.refit": True})
+    train()
+    finetune()
+    assert WEIGHTS.read_bytes() != alone
+    frozen = json.loads(FINETUNE.read_text())["validation"]["frozen"]
+
+    # The frozen head is left in its place.
     shapes.set(**{"finetune.learning_rate": 1e30})
     finetune()
     report = json.loads(FINETUNE.read_text())
@@ -140,7 +154,6 @@ def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsy
     assert "the training loss became nan in epoch 1" in report["status"]
     assert report["validation"]["frozen"] == frozen
     assert "lower finetune.learning_rate" in capsys.readouterr().out
-    shutil.rmtree(BEST)
     for stage in (evaluate, bundle, best):
         stage()
     assert "best is a copy of bundle" in capsys.readouterr().out
@@ -238,5 +251,6 @@ def test_without_validation_pictures_there_is_nothing_to_judge_by(shapes):
 
 @pytest.mark.slow
 def test_what_is_in_the_store_changes_no_byte(shapes):
+    shapes.set(**{"finetune.epochs": 1})
     test_cache.run(("evaluate", "bundle"))
     test_cache.assert_no_byte_changes(shapes, test_cache.TRAINED)

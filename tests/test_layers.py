@@ -183,6 +183,7 @@ def test_blocks_are_chosen_only_if_they_are_better(better: bool) -> None:
     assert choice.candidate.of == ("all" if better else "last")
 
 
+@pytest.mark.slow
 def test_joined_networks_have_blocks_of_each(
     project: Project, draw_picture: Callable[..., Image.Image]
 ) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from pipeline.tables.figures import Metrics
 from pipeline.tables.manifest import write_manifest
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import page as page_of_classes
-from tests.conftest import SMALL, Project
+from tests.conftest import SMALL, Project, chromium
 
 
 @pytest.fixture
@@ -382,6 +382,12 @@ def test_a_head_that_descends_has_curves(finished: Path) -> None:
 
 # In a browser
 
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    yield from chromium()
+
+
 # The size of the letters in the charts on the screen, in pixels.
 LETTERS = """[...document.querySelectorAll('svg text')].map(letters => {
     const {a, b} = letters.getScreenCTM();
@@ -390,32 +396,29 @@ LETTERS = """[...document.querySelectorAll('svg text')].map(letters => {
 SIZES = {"desktop": (1200, 900, "light"), "phone": (390, 844, "dark")}
 
 
-@pytest.mark.parametrize("name", SIZES)
-def test_a_browser_shows_it_whole_and_asks_nobody(
-    finished: Path, browser: Browser, name: str
-) -> None:
+def test_a_browser_shows_it_whole_and_asks_nobody(finished: Path, browser: Browser) -> None:
     mistake(0, 1, 2)
     make()
-    width, height, scheme = SIZES[name]
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(REPORT.resolve().as_uri())
-    headings = page.locator("h2").all_inner_texts()
-    assert "The most confident errors" in headings
-    assert "Since the last commit" in headings
-    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
-    assert page.locator("img").count() >= 3 * (2 + NEAR) + 1
-    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate(f"Math.min(...{LETTERS})") >= 9
-    ink = page.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
-    assert ink == page.evaluate("getComputedStyle(document.body).color")
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 24, 28)"
-    assert dark == (scheme == "dark")
-    if folder := os.environ.get("HEADSTART_SCREENSHOTS"):
-        page.screenshot(path=str(Path(folder) / f"report_{name}.png"), full_page=True)
-    page.close()
+    for name, (width, height, scheme) in SIZES.items():
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(REPORT.resolve().as_uri())
+        headings = page.locator("h2").all_inner_texts()
+        assert "The most confident errors" in headings
+        assert "Since the last commit" in headings
+        assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+        assert page.locator("img").count() >= 3 * (2 + NEAR) + 1
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(f"Math.min(...{LETTERS})") >= 9
+        ink = page.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
+        assert ink == page.evaluate("getComputedStyle(document.body).color")
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 24, 28)"
+        assert dark == (scheme == "dark")
+        if folder := os.environ.get("HEADSTART_SCREENSHOTS"):
+            page.screenshot(path=str(Path(folder) / f"report_{name}.png"), full_page=True)
+        page.close()
 
 
 def test_the_map_shows_opens_selects_and_counts(

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from pipeline.tasks import TASKS
-from tests.conftest import ROOT
+from tests.conftest import ROOT, chromium
 
 PATIENCE = 120  # seconds; it costs nothing where all is well, and a busy machine needs its time
 HTTP = httpx.Client(timeout=PATIENCE)
@@ -327,6 +327,12 @@ def overlap(one, other):
     across = min(one[2], other[2]) - max(one[0], other[0])
     down = min(one[3], other[3]) - max(one[1], other[1])
     return across > 0.5 and down > 0.5
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One for all tests from here on: no test behind them may run an event loop."""
+    yield from chromium()
 
 
 @pytest.mark.parametrize("name", ["desktop", pytest.param("phone", marks=pytest.mark.slow)])

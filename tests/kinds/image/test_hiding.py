@@ -21,7 +21,7 @@ from pipeline.serving.classifier import Classifier
 from pipeline.serving.explain import effects, odds
 from pipeline.serving.hidden import hidden_features
 from pipeline.tables.manifest import read_manifest
-from tests.conftest import Project
+from tests.conftest import Project, enter_copy, project_in
 
 IMAGE = kinds.named("image")
 NAME = "python:redness.network"
@@ -69,9 +69,22 @@ def run(*stages: str) -> None:
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    with project_in(folder, exported) as project:
+        train_on_discs(project)
+    return folder
+
+
 @pytest.fixture
-def trained(project: Project) -> Path:
+def trained(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle that distinguishes red discs from blue ones, by a graph without maps."""
+    enter_copy(trained_once, tmp_path / "project", monkeypatch)
+    return Path("bundle")
+
+
+def train_on_discs(project: Project) -> None:
     Path("plugins").mkdir()
     Path("plugins/redness.py").write_text(PLUGIN)
     places = np.random.default_rng(0).integers((20, 12), (70, 60), (40, 2)).tolist()
@@ -85,7 +98,6 @@ def trained(project: Project) -> Path:
         **{"extract.backbone": NAME, "evaluate.bootstrap": 10},
     )
     run("ingest", "augment", "extract", "train", "evaluate", "bundle")
-    return Path("bundle")
 
 
 def heat_of(shown: bytes, picture: Image.Image) -> np.ndarray:
@@ -130,9 +142,12 @@ def test_every_door_shows_the_same_map_each_time(trained: Path, tmp_path: Path) 
 
 
 def test_another_head_draws_its_map_from_kept_features_of_hidden_parts(
-    trained: Path, project: Project, monkeypatch: pytest.MonkeyPatch,
+    trained_once: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
+    project = enter_copy(trained_once, tmp_path / "project", monkeypatch)
     computed = []
     hidden = Classifier.hidden
     monkeypatch.setattr(Classifier, "hidden", lambda *a: computed.append(1) or hidden(*a))
@@ -141,7 +156,7 @@ def test_another_head_draws_its_map_from_kept_features_of_hidden_parts(
     examples = [(path, digest, "") for path, digest in zip(paths, manifest["digest"], strict=False)]
 
     def maps() -> list[bytes]:
-        classifier = Classifier(trained, explains=True)
+        classifier = Classifier(Path("bundle"), explains=True)
         parts = hidden_features(classifier, examples, lambda path: Path(path).read_bytes())
         answers = [
             classifier.answer(Path(path).read_bytes(), heat=True, seen=parts[path])

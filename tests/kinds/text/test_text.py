@@ -278,21 +278,21 @@ def test_heads_on_subsets_learn_term_weights_of_their_own(optimizer: str) -> Non
 
 
 def test_a_text_has_the_same_bits_in_any_company(minilm: Engine) -> None:
-    some = [text for text, _ in notes(50)]
+    some = [text for text, _ in notes(40)]
     some += [" ".join(some[at : at + size]) for at, size in enumerate((2, 3, 5, 8, 13, 21, 34))]
     some += ["ok", *(f"{'very ' * size}long" for size in (1, 20, 60, 300, 400))]
     alone = np.concatenate([seen(minilm, [text]) for text in some])
     drawn = np.random.default_rng(1)
-    batches = [(drawn.permutation(len(some)), size) for size in (1, 3, 8, 32, 64)]
+    batches = [(drawn.permutation(len(some)), size) for size in (3, 32, 64)]
 
     def company(batch: tuple[np.ndarray, int]) -> np.ndarray:
         order, batch_size = batch
         return seen(minilm, [some[at] for at in order], batch_size)[np.argsort(order)]
 
-    for threads in (1, 2):
-        with ThreadPoolExecutor(threads) as pool:
-            for together in pool.map(company, batches):
-                np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(company(batches[0]), alone)
+    with ThreadPoolExecutor(2) as pool:
+        for together in pool.map(company, batches):
+            np.testing.assert_array_equal(together, alone)
 
 
 def test_what_is_cut_off_is_told(minilm: Engine) -> None:
