@@ -191,13 +191,6 @@ def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
     assert done.repro() == []  # without `dvc checkout`
 
 
-def test_forked_stages_give_the_bytes_of_started_ones(done: Repository) -> None:
-    done.repro("--force")  # the report lists what changed since the run before
-    forked = done.outputs()
-    done.run("dvc", "repro", "--force")
-    assert done.outputs() == forked
-
-
 def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -> None:
     done.repro()
     done.set(**{"learning_curve.run": ["asked"], "learning_curve.draws": 2})

@@ -7,8 +7,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from transformers import WhisperConfig, WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from pipeline.backbones import packaged, whisper
 from pipeline.core.backbone import Backbone
@@ -33,8 +31,11 @@ def sounds(count: int, seconds: int) -> np.ndarray:
     return (0.3 * glides + random.standard_normal(glides.shape) * 0.05).astype(np.float32)
 
 
-def in_pytorch() -> WhisperEncoder:
-    """The network of `transformers` with the package's weights."""
+def in_pytorch() -> torch.nn.Module:
+    """The network of `transformers`, which is imported here alone, with the package's weights."""
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
     given = whisper.weights(packaged.file_of("whisper", "audio", *whisper.FILE))
     sizes = {"d_model": 384, "encoder_layers": 4, "encoder_attention_heads": 6}
     network = WhisperEncoder(WhisperConfig(**sizes, encoder_ffn_dim=1536)).eval()
@@ -64,6 +65,8 @@ def in_pytorch() -> WhisperEncoder:
 
 @pytest.mark.slow
 def test_features_are_those_of_the_network_in_transformers(model: onnx.ModelProto) -> None:
+    from transformers import WhisperFeatureExtractor
+
     (sound,) = sounds(1, 30)  # what the network of `transformers` asks for
     spectrum = WhisperFeatureExtractor()(sound, sampling_rate=RATE, return_tensors="pt")
     with torch.inference_mode():
