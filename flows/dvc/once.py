@@ -44,23 +44,27 @@ def look_once() -> Iterator[list[Stage]]:
     commands: list[Stage] = []
 
     def build_once(out: Output, odb: Any, path: str, *others: Any, **options: Any) -> Any:
-        if out.fs.protocol != "local" or out.repo is None:
-            return build(out, odb, path, *others, **options)
-        key, dry = (odb.path, path, out.hash_name), options.get("dry_run", False)
+        key = out.fs.protocol, odb.path, path, out.hash_name
         stage, built = trusted.get(key, (None, None))
         if stage is out.stage and out.IS_DEPENDENCY:
             return built
+        given = out, odb, path, *others
+        is_local = out.fs.protocol == "local" and out.repo is not None
+        built = (build_if_changed if is_local else build)(*given, **options)
+        if out.IS_DEPENDENCY:
+            trusted[key] = out.stage, built
+        return built
+
+    def build_if_changed(out: Output, odb: Any, path: str, *others: Any, **options: Any) -> Any:
         seen = stamp(path), stamp(f"{out.repo.root_dir}/.dvcignore")
+        key, dry = (odb.path, path, out.hash_name), options.get("dry_run", False)
         # What was built to be committed has the digest too, but belongs to one opened cache.
         for of_dry in (False, True) if dry else (False,):
             known, built, of = looks.get((*key, of_dry), (None, None, None))
             if known == seen and seen[0] and (dry or of is odb):
-                break
-        else:
-            built = build(out, odb, path, *others, **options)
-            looks[*key, dry] = seen, built, odb
-        if out.IS_DEPENDENCY:
-            trusted[key] = out.stage, built
+                return built
+        built = build(out, odb, path, *others, **options)
+        looks[*key, dry] = seen, built, odb
         return built
 
     def start_anew(stage: Stage, *arguments: Any, **options: Any) -> None:
