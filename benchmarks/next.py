@@ -65,6 +65,14 @@ def news() -> Set:
     return coded(embedder.transform(list(texts)), list(labels))
 
 
+def voices(scratch: Path) -> Set:
+    (folder := scratch / "voices").mkdir()
+    rows = list(digits(folder))
+    embedder = Embedder("speech_embedding", kind="audio")
+    found = embedder.transform([folder / name for name, *_ in rows])
+    return coded(found, [label for _, label, _ in rows])
+
+
 def vectors(load: Callable[..., tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]) -> Set:
     data, target = load(return_X_y=True)
     return scale(data).astype(np.float32), target.astype(np.int64)
@@ -75,6 +83,7 @@ def sets(scratch: Path, pictures: Path) -> dict[str, Set]:
         "ants and bees": insects(pictures),
         "surfaces": surfaces(scratch),
         "titles of BBC news": news(),
+        "spoken digits": voices(scratch),
         "digits of scikit-learn": vectors(load_digits),
         "breast cancer of scikit-learn": vectors(load_breast_cancer),
     }
