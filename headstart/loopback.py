@@ -10,10 +10,12 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -28,10 +30,11 @@ from pipeline.serving.connections import Server
 from pipeline.serving.desk import Limits
 from pipeline.serving.door import Door, Guard
 
+SHEET = re.compile(r"[0-9a-f]{2}\.svg")
 MOST_BYTES = 20_000  # of a request's body
 SECONDS = 10.0  # until a body is complete
 POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src {script}; img-src data:;"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src {script}; img-src 'self' data:;"
     " media-src data:; connect-src 'self'; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'"
 )
@@ -82,6 +85,7 @@ def application(
     name: str,
     answer: Answer,
     script: str = "'unsafe-inline'",
+    sheets: Path | None = None,
 ) -> Starlette:
     """Return the web application.
 
@@ -94,6 +98,7 @@ def application(
             answered one after the other.
         script: the scripts that the content security policy allows. The report has a policy of its
             own.
+        sheets: the folder of the page's SVG files, at the address `report/`.
     """
 
     def check(request: Request) -> None:
@@ -105,6 +110,14 @@ def application(
     async def shown(request: Request) -> Response:
         check(request)
         return HTMLResponse(page(), headers=headers)
+
+    async def sheet(request: Request) -> Response:
+        check(request)
+        name = request.path_params["name"]
+        file = sheets / name if sheets and SHEET.fullmatch(name) else None
+        if file is None or not file.is_file():
+            raise HTTPException(404, "no such file")
+        return Response(file.read_bytes(), media_type="image/svg+xml", headers=headers)
 
     async def answered(request: Request) -> Response:
         check(request)
@@ -121,6 +134,7 @@ def application(
     app = Starlette(
         routes=[
             Route("/{key}/", shown),
+            Route("/{key}/report/{name}", sheet),
             Route(f"/{{key}}/{name}", answered, methods=["GET", "POST"]),
         ],
         exception_handlers={HTTPException: problem},

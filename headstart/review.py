@@ -13,7 +13,7 @@ from typing import Any
 from starlette.applications import Starlette
 
 from pipeline.core.errors import DataError, ParamsError
-from pipeline.core.paths import CORRECTIONS, MANIFEST, REPORT
+from pipeline.core.paths import CORRECTIONS, MANIFEST, REPORT, SHEETS
 from pipeline.pages.embed import REVIEWED
 from pipeline.tables import corrections
 from pipeline.tables.corrections import COLUMNS, Correction
@@ -139,4 +139,6 @@ class Desk:
 
 def application(desk: Desk, key: str) -> Starlette:
     """Return the web application; `key` is the secret part of its addresses."""
-    return loopback.application("review", key, REPORT.read_bytes, "corrections", desk.answer)
+    return loopback.application(
+        "review", key, REPORT.read_bytes, "corrections", desk.answer, sheets=SHEETS
+    )

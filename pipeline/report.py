@@ -4,6 +4,8 @@ The page is self-contained. It depends only on the stage's inputs, except for on
 cannot track: the commit that the run is compared with, which the page names.
 """
 
+import shutil
+
 import jinja2
 import pandas as pd
 
@@ -23,6 +25,7 @@ from .core.paths import (
     REPEATS,
     REPORT,
     SETS,
+    SHEETS,
     SLICES,
     SWEEP,
     TRAINING,
@@ -124,7 +127,13 @@ def report() -> None:
         **page.parts(predictions, classes),
     )
     REPORT.write_text(text, encoding="utf-8")
-    print(f"report: {REPORT}, {len(text.encode()) / 1e6:.1f} MB, opens in any browser")
+    shutil.rmtree(SHEETS, ignore_errors=True)
+    SHEETS.mkdir()
+    sheets = points.sheets(on_map, small)
+    for name, sheet in sheets.items():
+        (SHEETS / name).write_text(sheet, encoding="utf-8")
+    also = f", with its thumbnails in {SHEETS}" if sheets else ""
+    print(f"report: {REPORT}, {len(text.encode()) / 1e6:.1f} MB, opens in any browser{also}")
 
 
 def reasons(mistakes: list[Mistake], shown: Thumbnails, manifest: pd.DataFrame) -> list[Reasons]:

@@ -137,6 +137,7 @@ SMALLEST = {
         f"{FEW_DIGITS}; SIZES, FEW, SETS, made = (10,), (1,), s.SETS, s.made",
     ),
     "answers serve": ("BUNDLED PICTURES --seconds 0.5", "CLIENTS, FLOOD = (1, 2), 100"),
+    "large_report": ("--examples 40 --rounds 1 --frames 5", ""),
     "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_OF_LOOP),
     "small_loop table": ("--pictures 60 --rounds 1", FEWER_OF_LOOP),
     "alarms flawed": (

@@ -1,6 +1,7 @@
 """The report: what it says is what the stages left, and a browser shows all of it by itself."""
 
 import importlib
+import io
 import json
 import os
 import re
@@ -28,12 +29,13 @@ from pipeline.core.paths import (
     PREDICTIONS,
     REPEATS,
     REPORT,
+    SHEETS,
     SLICES,
 )
 from pipeline.evaluation import SHARE, measure
 from pipeline.evaluation.slices import slice_table
 from pipeline.kinds import Shown
-from pipeline.pages import charts, tables
+from pipeline.pages import charts, points, tables
 from pipeline.pages.comparison import differences, since_last_commit
 from pipeline.pages.embed import Thumbnails
 from pipeline.pages.mistakes import NEAR, Mistake, Reasons, cards
@@ -437,7 +439,11 @@ def test_the_map_shows_opens_selects_and_counts(
     page.goto(REPORT.resolve().as_uri())
     data = json.loads(page.locator("#points").text_content() or "")
     manifest = pd.read_parquet(MANIFEST).set_index("path")
+    for name in ("label", "answer"):
+        data[name] = [data["words"][place] for place in data[name]]
+    data["name"] = [data["start"] + name for name in data["name"]]
     assert sorted(data["name"]) == sorted(manifest.index)
+    assert list(SHEETS.iterdir()) == []
     assert all(one.startswith("data:image/webp") for one in data["shown"])
     test = pd.read_csv(PREDICTIONS).set_index("path")
     for path, answer, right, unseen in zip(
@@ -493,4 +499,36 @@ def test_the_map_shows_opens_selects_and_counts(
     counted = f"{wrong_ones.sum()} in test: {row['label']}, taken for {row['predicted']}"
     assert page.get_by_label(counted).count() == 1
     assert wrong == []
+    page.close()
+
+
+def test_thumbnails_of_many_examples_are_beside_the_page(
+    finished: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_of_classes, "SHOWN", 0)
+    monkeypatch.setattr(points, "INLINE", 10)
+    SHEETS.mkdir()
+    (SHEETS / "old.svg").touch()
+    make()
+    digests = pd.read_parquet(MANIFEST)["digest"]
+    assert {file.name for file in SHEETS.iterdir()} == {f"{one[:2]}.svg" for one in digests}
+    assert sum(file.read_text().count("<image") for file in SHEETS.iterdir()) == len(digests)
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(REPORT.resolve().as_uri())
+    data = json.loads(page.locator("#points").text_content() or "")
+    last = max(range(len(digests)), key=lambda i: data["shown"][i])
+    page.locator(".map [name=search]").fill(data["start"] + data["name"][last])
+    page.locator(".map canvas").press("ArrowRight")
+    picture = page.locator(".map .card img")
+    assert picture.evaluate("one => one.decode().then(() => one.naturalWidth)") > 0
+    beside = [url.partition("#")[0] for url in asked if url.startswith("file:")]
+    assert f"{REPORT.resolve().parent.as_uri()}/report/{data['digest'][last][:2]}.svg" in beside
+    # What is shown is the thumbnail, and no other part of the sheet.
+    shown = Image.open(io.BytesIO(picture.screenshot())).convert("RGB").resize((16, 16))
+    path = data["start"] + data["name"][last]
+    own = kinds.named("image").show(Path(path).read_bytes(), 64).data
+    apart = np.asarray(shown, float) - np.asarray(Image.open(io.BytesIO(own)).resize((16, 16)))
+    assert np.abs(apart[6:10, 6:10]).mean() < 12
     page.close()

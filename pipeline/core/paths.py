@@ -68,3 +68,4 @@ SITE = Path("site")
 JOINED = Path("joined")
 
 REPORT = Path("reports/report.html")
+SHEETS = Path("reports/report")  # thumbnails beside the report on many examples

@@ -67,15 +67,15 @@ class Thumbnails:
         """Return the data attributes with which `review.js` corrects the example at `path`."""
         if self.hidden or not path:
             return {}
-        digest, at = self._digest(path), self._manifest.at
-        _, label, row = self._rows[path]
+        label = str(self._rows[path][1])
+        fields = json.dumps(self.fields(path) or {"label": label})
+        return {"digest": self._digest(path), "label": label, "fields": fields}
+
+    def fields(self, path: str) -> dict[str, str]:
+        """Return the targets that can be corrected; empty if it is the label."""
         columns = [TARGET + name for name in self._targets]
-        fields = {name: _cell(at[row, name]) for name in columns if name in self._manifest}
-        return {
-            "digest": digest,
-            "label": str(label),
-            "fields": json.dumps(fields or {"label": str(label)}),
-        }
+        row, at = self._rows[path][2], self._manifest.at
+        return {name: _cell(at[row, name]) for name in columns if name in self._manifest}
 
     def marks(self, path: str) -> Markup:
         """Return `attributes` in HTML."""

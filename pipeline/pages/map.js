@@ -7,6 +7,8 @@
   const data = JSON.parse(source.textContent);
   const {made, equip} = headstart;
   const count = data.x.length;
+  for (const name of ["label", "answer"]) data[name] = data[name].map((place_) => data.words[place_]);
+  data.name = data.name.map((name) => data.start + name);
   const all = [...Array(count).keys()];
   const canvas = document.querySelector(".map canvas");
   const pen = canvas.getContext("2d");
@@ -31,7 +33,8 @@
 
   let rest = [];  // of the panel, below the open example
   let view = {x: 0, y: 0, zoom: 1}, selected = new Set(), open = -1, hovered = -1, lasso = null;
-  let kept = all;
+  let kept = all, ink = [];
+  const rgb = new Map();  // of each ink, in the order of a canvas
 
   // A ramp from blue to orange: the share of examples below a value.
   const ranks = {};
@@ -61,6 +64,12 @@
   }
 
   function explain() {
+    ink = all.map(colour);
+    for (const one of new Set(ink)) {
+      pen.fillStyle = one;  // which then is #rrggbb
+      const number = parseInt(pen.fillStyle.slice(1), 16);
+      rgb.set(one, (number & 0xff) << 16 | number & 0xff00 | number >> 16);
+    }
     const key = (ink, text) => made("span", {}, Object.assign(made("i"), {style: `background:${ink}`}), text);
     const classes = [...most].map(([name, ink]) => key(ink, name || "(none)"));
     if (names.length > most.size) classes.push(key(many, `${names.length - most.size} more`));
@@ -88,18 +97,36 @@
     requestAnimationFrame(() => {
       waiting = false;
       const scale = devicePixelRatio || 1, style = getComputedStyle(canvas);
-      canvas.width = canvas.clientWidth * scale;
-      canvas.height = canvas.clientHeight * scale;
+      const [across, down] = [canvas.clientWidth, canvas.clientHeight];
+      canvas.width = across * scale;
+      canvas.height = down * scale;
       pen.setTransform(scale, 0, 0, scale, 0, 0);
-      const radius = count > 800 ? 3 : 4.5;
-      for (const i of kept) {
-        const [x, y] = place(i);
-        pen.globalAlpha = selected.size && !selected.has(i) ? 0.2 : 0.85;
-        pen.fillStyle = colour(i);
+      const small = count > 3000, radius = count > 800 ? 3 : 4.5;
+      const size = Math.min(across, down) * 0.94 * view.zoom / 10000;
+      const [left, top] = [across / 2 - middle[0] * size + view.x, down / 2 + middle[1] * size + view.y];
+      const dot = Math.round(scale), width = canvas.width;
+      const image = small && pen.createImageData(width, canvas.height);
+      const pixels = small && new Uint32Array(image.data.buffer);
+      const draw = (i, faint) => {
+        const x = left + data.x[i] * size, y = top - data.y[i] * size;
+        if (x < 2 || y < 2 || x > across - 3 || y > down - 3) return;
+        if (small) {  // pixels are several times as fast as shapes
+          const first = Math.round(y * scale) * width + Math.round(x * scale);
+          const value = rgb.get(ink[i]) + (faint ? 0x33000000 : 0xdd000000);
+          for (let row = -dot * width; row <= dot * width; row += width) {
+            pixels.fill(value, first + row - dot, first + row + dot + 1);
+          }
+          return;
+        }
+        pen.globalAlpha = faint ? 0.2 : 0.85;
+        pen.fillStyle = ink[i];
         pen.beginPath();
         pen.arc(x, y, radius, 0, 7);
         pen.fill();
-      }
+      };
+      if (selected.size) for (const i of kept) if (!selected.has(i)) draw(i, true);
+      for (const i of kept) if (!selected.size || selected.has(i)) draw(i, false);
+      if (small) pen.putImageData(image, 0, 0);
       pen.globalAlpha = 1;
       pen.strokeStyle = style.color;
       for (const i of [open, hovered]) {
@@ -129,6 +156,11 @@
 
   const likeness = (i, size) => {
     const content = data.shown[i];
+    if (typeof content === "number") {  // on a sheet of 16 in a row, in pages/points.py
+      const box = `${64 * (content % 16)},${64 * Math.floor(content / 16)},64,64`;
+      const src = `report/${data.digest[i].slice(0, 2)}.svg#svgView(viewBox(${box}))`;
+      return made("img", {src, alt: data.name[i], width: size, height: size});
+    }
     if (content.startsWith("data:")) return made("img", {src: content, alt: data.name[i], width: size});
     return made("pre", {}, content.trim() || data.name[i]);
   };
@@ -152,7 +184,10 @@
           data.doubt[i] === null ? "" : `doubt ${data.doubt[i] < 0.01 ? "below 0.01" : data.doubt[i]}`, `novelty ${data.novelty[i]}`]
           .filter(Boolean).join(", ")))),
     made("small", {className: "path"}, data.name[i]));
-    Object.assign(card.dataset, data.marks[i]);
+    if (data.digest.length) {
+      const fields = JSON.stringify(data.fields[i] ?? {label: data.label[i]});
+      Object.assign(card.dataset, {digest: data.digest[i], label: data.label[i], fields});
+    }
     const near = made("div", {className: "tiles"}, ...data.near[i].map(tile));
     panel.replaceChildren(card, made("p", {className: "quiet"}, "Most similar on the map"), near, ...rest);
     if (card.dataset.digest) equip(card);

@@ -14,10 +14,13 @@ import pandas as pd
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-MOST = 2000  # examples on the map, as many as a page holds
+MOST = 20_000  # examples on the map, as many as a browser draws while they are moved
 AXES = 12  # found together; the first two converge the faster for the others
 ROUNDS = 12
 NEAREST = 5
+EXACT = 2000  # examples; with more, neighbours are found in a space of `BROAD` dimensions
+BROAD = 64
+ROWS = 256  # whose cosines are computed at a time, in the processor's cache
 GRID = 10_000  # a place is two whole numbers from 0 to this one
 
 
@@ -75,18 +78,23 @@ def chosen(rows: pd.DataFrame, issues: set[str]) -> npt.NDArray[np.int64]:
 def neighbours(features: Floats) -> npt.NDArray[np.int64]:
     """Return for each row the positions of the rows with the highest cosine, [n, NEAREST].
 
-    Features are centred first. If there are fewer rows, the rest is -1.
+    Features are centred first. If there are more than `EXACT` rows, they are projected to about
+    their first `BROAD` principal axes. If there are fewer than `NEAREST` others, the rest is -1.
     """
     centred = features - features.mean(axis=0)
+    if len(features) > EXACT and features.shape[1] > BROAD:
+        start = np.random.default_rng(0).standard_normal((features.shape[1], BROAD))
+        basis, _ = np.linalg.qr(centred.T @ (centred @ start.astype(np.float32)))
+        centred = centred @ basis
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    cosines = centred @ centred.T
-    np.fill_diagonal(cosines, -2)
-    count = min(NEAREST, len(features) - 1)
     found = np.full((len(features), NEAREST), -1)
-    if count:
-        some = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        order = np.argsort(-np.take_along_axis(cosines, some, axis=1), axis=1, kind="stable")
-        found[:, :count] = np.take_along_axis(some, order, axis=1)
+    for first in range(0, len(features), ROWS):
+        cosines = centred[first : first + ROWS] @ centred.T
+        rows = np.arange(len(cosines))
+        cosines[rows, first + rows] = -2
+        for place in range(min(NEAREST, len(features) - 1)):
+            found[first + rows, place] = best = cosines.argmax(axis=1)
+            cosines[rows, best] = -2
     return found
 
 

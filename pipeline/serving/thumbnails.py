@@ -36,7 +36,9 @@ def thumbnails(
         side: pixels of the longer side.
     """
     kind = kinds.named(name)
-    made_by = f"thumbnail {code_digest(f'kinds/{folder_of(name)}')} {side} {LONGEST} {QUALITY}"
+    made_by = (
+        f"packed thumbnail {code_digest(f'kinds/{folder_of(name)}')} {side} {LONGEST} {QUALITY}"
+    )
     made_by += f" {kind.inspected_by()}"
     paths = {
         blake2b(f"{made_by} {kind.read_by(form)} {digest}".encode(), digest_size=16).digest(): path
@@ -78,10 +80,12 @@ def _shown(whole: Shown) -> Shown:
 
 
 def _numbers(one: Shown) -> Feature:
-    """Return a thumbnail as an entry of the store."""
-    return np.array([*one.media_type.encode(), 0, *one.data], np.float32)
+    """Return a thumbnail as an entry of the store, four bytes in a number."""
+    data = len(one.data).to_bytes(4, "little") + one.data + one.media_type.encode()
+    return np.frombuffer(data.ljust(-(-len(data) // 4) * 4, b"\0"), np.float32)
 
 
 def _read(numbers: Feature) -> Shown:
-    media_type, _, data = numbers.astype(np.uint8).tobytes().partition(b"\0")
-    return Shown(media_type.decode(), data)
+    data = numbers.tobytes()
+    end = 4 + int.from_bytes(data[:4], "little")
+    return Shown(data[end:].rstrip(b"\0").decode(), data[4:end])

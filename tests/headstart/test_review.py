@@ -13,7 +13,7 @@ from headstart import loopback, review
 from headstart.review import Desk, application
 from pipeline import report
 from pipeline.core.errors import DataError, ParamsError
-from pipeline.core.paths import CHECKS, CORRECTIONS, MANIFEST, REPORT
+from pipeline.core.paths import CHECKS, CORRECTIONS, MANIFEST, REPORT, SHEETS
 from pipeline.tables import corrections
 from pipeline.tables.corrections import Correction
 from pipeline.tables.manifest import read_manifest
@@ -103,6 +103,18 @@ def test_other_bodies_are_refused(client: TestClient, body: bytes, type_: str, s
 def test_what_is_no_correction_is_not_written(client: TestClient, change: dict) -> None:
     assert client.post(f"/{KEY}/corrections", json=ROW | change).status_code == 422
     assert not CORRECTIONS.exists()
+
+
+def test_thumbnails_beside_the_report_are_sent_and_nothing_else(client: TestClient) -> None:
+    SHEETS.mkdir()
+    (SHEETS / "0f.svg").write_text("<svg/>")
+    (SHEETS / "other.svg").touch()
+    reply = client.get(f"/{KEY}/report/0f.svg")
+    assert (reply.text, reply.headers["content-type"]) == ("<svg/>", "image/svg+xml")
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    for name in ("other.svg", "00.svg", "..%2Freport.html"):
+        assert client.get(f"/{KEY}/report/{name}").status_code == 404
+    assert client.get("/other/report/0f.svg").status_code == 404
 
 
 def test_a_second_thought_takes_the_place_of_the_first(desk: Desk) -> None:

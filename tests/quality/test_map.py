@@ -73,7 +73,7 @@ def test_test_examples_and_findings_come_first(monkeypatch: pytest.MonkeyPatch) 
     assert rows["digest"][drawn_at].max() < others.min()
 
 
-def test_neighbours_are_the_nearest_on_the_map() -> None:
+def test_neighbours_are_the_nearest_on_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, features = rows_of(30), features_of(30)
     table = drawn(rows, features, unanswered(30), set())
     assert list(table["digest"]) == list(rows["digest"])
@@ -81,5 +81,13 @@ def test_neighbours_are_the_nearest_on_the_map() -> None:
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
     cosines = centred @ centred.T - 5 * np.eye(30)
     assert list(table["near_1"]) == list(rows["digest"][cosines.argmax(axis=1)])
+    monkeypatch.setattr(mapping, "EXACT", 20)
+    monkeypatch.setattr(mapping, "BROAD", 10)
+    monkeypatch.setattr(mapping, "ROWS", 7)
+    near = drawn(rows, features, unanswered(30), set())
+    both = zip(
+        table.filter(like="near_").to_numpy(), near.filter(like="near_").to_numpy(), strict=True
+    )
+    assert np.mean([len({*one} & {*other}) for one, other in both]) > NEAREST / 2
     few = drawn(rows[:3], features[:3], unanswered(3), set())
     assert set(few["near_3"]) == {""}

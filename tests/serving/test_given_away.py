@@ -19,8 +19,9 @@ from starlette.testclient import TestClient
 from headstart import Model
 from pipeline.bundle import bundle as bundle_stage
 from pipeline.core.errors import RefusedError
-from pipeline.core.paths import BUNDLE, MANIFEST, REPORT
+from pipeline.core.paths import BUNDLE, MANIFEST, REPORT, SHEETS
 from pipeline.kinds.vector.parse import npy
+from pipeline.pages import points
 from pipeline.pages.mistakes import NEAR
 from pipeline.report import report
 from pipeline.serving import novelty, predict, server, writing
@@ -270,7 +271,9 @@ def test_without_means_of_classes_nothing_is_unusual(
 # What leaves with the report
 
 
-def test_a_report_without_examples_has_all_figures(project: Path) -> None:
+def test_a_report_without_examples_has_all_figures(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     predictions = pd.read_csv("reports/predictions.csv")
     first, second = predictions["path"][:2]
     truth = {"disc": "square", "square": "disc"}[predictions.loc[0, "predicted"]]
@@ -290,7 +293,11 @@ def test_a_report_without_examples_has_all_figures(project: Path) -> None:
         report()
         return REPORT.read_text()
 
-    shown, hidden = made(), made(report={"examples": "hidden"})
+    monkeypatch.setattr(points, "INLINE", 10)
+    shown = made()
+    assert list(SHEETS.iterdir())
+    hidden = made(report={"examples": "hidden"})
+    assert not list(SHEETS.iterdir())
     manifest = pd.read_parquet(MANIFEST)
     assert any(path in shown for path in manifest["path"])
     assert not any(path in hidden or Path(path).name in hidden for path in manifest["path"])
