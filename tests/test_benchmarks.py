@@ -38,9 +38,15 @@ FEW_DIGITS = (  # a set of `benchmarks/recipes_sets.py`: 300 digits, half of the
     " [slice(0, 40), slice(40, 64)]); s.SETS = {'digits': s.SETS['digits']}"
     "; s.made = lambda *_: few"
 )
+MADE_UP = (
+    "from sklearn.datasets import load_digits; data, target = load_digits(return_X_y=True)"
+    "; names = list(map(str, range(120)))"
+    "; made_up = names, target[:120], data[:120].astype(np.float32), names"
+    "; seen = lambda *_: of_rows(*made_up)"
+)
 # Minutes at any size: each first run installs an environment (tests/flows/test_own_project.py takes
 # the same way).
-TOO_LONG = {"own_project"}
+TOO_LONG = {"own_project", "unseen few", "unseen blocks", "unseen setfit"}
 # Projects with an eighth of the default pictures, and with some of the stages.
 FEWER = """
 import yaml
@@ -81,19 +87,8 @@ SMALLEST = {
         "; VIEWS = 1; RESAMPLES = 10",
     ),
     "audio speed": ("", "SETS = ('digits',); SPEED_MOST = 8; ROUNDS = 1"),
-    "backbones choose": (
-        "PICTURES PICTURES --seeds 2",
-        "NETWORKS = ['efficientnet_lite0', 'efficientnet_lite1']; DIGITS = 60"
-        "; STAMPS, LEAST_STAMPS = '*/**/*.jpg', 1"
-        "; surfaces = lambda scratch: digits(scratch / 'more')",
-    ),
-    "backbones floor": (
-        "EMPTY --draws 2",
-        "some = [f'{word} and number {n}'.encode() for n in range(30) for word in ('oil', 'goal')]"
-        "; with_labels = lambda *_: ('text', 'tf_idf', some, ['a', 'b'] * 30)",
-    ),
     "extract cpu": ("PICTURES --rounds 1", ""),
-    "backbones families": ("", "FAMILIES = (('ResNet', 'timm:test_resnet', 'auto'),); VIEWS = 1"),
+    "backbones": ("", "FAMILIES = (('ResNet', 'timm:test_resnet', 'auto'),); VIEWS = 1"),
     "extract gpu": (
         "",
         "GPU_BATCH, SAMPLE, ROUNDS = 2, 4, 1; BACKBONES = BACKBONES[1:]",
@@ -147,12 +142,24 @@ SMALLEST = {
     "alarms labels": ("EMPTY --seeds 1", FEW_DIGITS),
     "alarms tasks": ("--seeds 1", "tasks.SETS = {'regression': ['diabetes']}"),
     "tasks": ("--bootstrap 5 --rounds 1", "SETS = {'regression': ['diabetes']}"),
-    "text accuracy": ("--seeds 2", "TITLES, SIZES = 90, (20, 40); OURS.pop('MiniLM, int8')"),
+    "text accuracy": (
+        "--seeds 2",
+        "TITLES, SIZES = 90, (20, 40); OURS = {'MiniLM': OURS['MiniLM']}",
+    ),
     "text languages": (
         "EMPTY --sets 2 --texts 60",
         "TITLES = 90; FORTUNES = {'German': ''}; fortunes = lambda *_: ['Das ist ein Satz.'] * 60",
     ),
     "text speed": ("--rounds 1 --some 4", ""),
+    "unseen choose": (
+        "EMPTY --draws 1",
+        f"{MADE_UP}; OF_CHOOSE, OF_KIND = (5,), {{'image': ['digits']}}"
+        "; BACKBONES = BACKBONES | {'image': ('a',)}",
+    ),
+    "unseen default": (
+        "EMPTY --draws 2",
+        f"{MADE_UP}; SIZES, TITLES, UNSEEN = (5,), 'digits', {{'digits': SETS['digits']}}",
+    ),
     # tests/headstart/test_upgrade.py and test_own_project.py have a project's own upgrade.
     "upgrade": ("--examples 'regression diabetes'", "own = clone = lambda _: ''"),
 }

