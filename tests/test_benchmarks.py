@@ -46,7 +46,7 @@ MADE_UP = (
 )
 # Minutes at any size: each first run installs an environment (tests/flows/test_own_project.py takes
 # the same way).
-TOO_LONG = {"own_project", "unseen few", "unseen blocks", "unseen setfit"}
+TOO_LONG = {"own_project"}
 # Projects with an eighth of the default pictures, and with some of the stages.
 FEWER = """
 import yaml
