@@ -822,7 +822,8 @@ def measure_flawed(cache: Path, most: int = MOST, planted: int = 30) -> str:
 At most {most} examples of each set, in the order of their digests, are the training examples. What
 is reported of them counts as a false alarm, although some of it is right, such as white stars on a
 transparent ground, which becomes white. The limits were chosen on hymenoptera, surfaces, stamps and
-clip art, and the one of clipped sounds on spoken letters and drums. The other columns have what is found of {planted} pictures that were harmed.
+clip art, and the one of clipped sounds on spoken letters and drums. The other columns have
+what is found of {planted} pictures that were harmed.
 
 **{alarms} alarms in {examples:,} examples, {1000 * alarms / examples:.1f} in a thousand.**
 
