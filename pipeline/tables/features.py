@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.errors import DataError
-from . import by_key, plain, targets
+from . import by_key, targets
 from .large import Chosen, Stack, chunks, mapped, taken, together
 from .layers import Layer, Layers, by_layer
 from .power import raised
@@ -309,26 +309,18 @@ def _read_shard(
     try:
         # Each shard is read in its own thread; `pq.read_table` takes twice as long.
         file = pq.ParquetFile(shard)
-        lists = ["feature", *_columns(blocks)]
-        there = file.schema_arrow.names
-        parts: list[Features] | None = None
-        if {*lists} <= {*there}:
-            parts = plain.lists(shard, file, lists)
         columns = [
             column
-            for column in there
+            for column in file.schema_arrow.names
             if ":" not in column or column.partition(":")[2] in names
-            if parts is None or column not in lists
         ]
         table = file.read(columns, use_threads=False)
         digests = table["digest"].to_pylist()
         views = table["view"].to_numpy()
-        if parts is not None:
-            return digests, views, parts
         if by_key.is_of_keys(table):
             return digests, views, [by_key.from_columns(table, names)]
-        parts = []
-        for name in lists:
+        parts: list[Features] = []
+        for name in ("feature", *_columns(blocks)):
             column = table[name].combine_chunks()
             parts.append(column.flatten().to_numpy().reshape(len(column), column.type.list_size))
     except (pa.ArrowException, KeyError, AttributeError, OSError, TypeError, ValueError) as error:
