@@ -47,6 +47,8 @@ from .tables.figures import Metrics
 from .tables.manifest import groups, kind_in, read_manifest, task_in
 from .tasks import TASKS
 
+README = "The thumbnails of ../report.html lie here if its map has more than 2,000 examples.\n"
+
 
 def report() -> None:
     """Write the page from the outputs of earlier stages."""
@@ -129,6 +131,7 @@ def report() -> None:
     REPORT.write_text(text, encoding="utf-8")
     shutil.rmtree(SHEETS, ignore_errors=True)
     SHEETS.mkdir()
+    (SHEETS / "README.txt").write_text(README, encoding="utf-8")  # DVC warns of an empty output
     sheets = points.sheets(on_map, small)
     for name, sheet in sheets.items():
         (SHEETS / name).write_text(sheet, encoding="utf-8")

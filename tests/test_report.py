@@ -443,7 +443,7 @@ def test_the_map_shows_opens_selects_and_counts(
         data[name] = [data["words"][place] for place in data[name]]
     data["name"] = [data["start"] + name for name in data["name"]]
     assert sorted(data["name"]) == sorted(manifest.index)
-    assert list(SHEETS.iterdir()) == []
+    assert list(SHEETS.glob("*.svg")) == []
     assert all(one.startswith("data:image/webp") for one in data["shown"])
     test = pd.read_csv(PREDICTIONS).set_index("path")
     for path, answer, right, unseen in zip(
@@ -511,8 +511,8 @@ def test_thumbnails_of_many_examples_are_beside_the_page(
     (SHEETS / "old.svg").touch()
     make()
     digests = pd.read_parquet(MANIFEST)["digest"]
-    assert {file.name for file in SHEETS.iterdir()} == {f"{one[:2]}.svg" for one in digests}
-    assert sum(file.read_text().count("<image") for file in SHEETS.iterdir()) == len(digests)
+    assert {file.name for file in SHEETS.glob("*.svg")} == {f"{one[:2]}.svg" for one in digests}
+    assert sum(file.read_text().count("<image") for file in SHEETS.glob("*.svg")) == len(digests)
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
