@@ -55,7 +55,10 @@ def hidden_features(
     except StoreError as error:
         problem = error
     if problem:
-        print(f"report: warning: the next run computes these heat maps again: {problem}")
+        print(
+            "report: warning: new heat maps are not kept, so the next run computes them again:"
+            f" {problem}"
+        )
     return {path: (found | new)[key].reshape(-1, dimension) for key, path in paths.items()}
 
 

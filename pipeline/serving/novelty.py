@@ -134,7 +134,7 @@ def class_means(
 
     Args:
         features: [n, d].
-        rows: the rows of these that count.
+        rows: which rows of `features` to average.
         labels: [n], positions of the rows' classes.
         classes: the number of classes.
     """

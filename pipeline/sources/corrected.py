@@ -26,7 +26,7 @@ SHOWN = 12  # digits of a digest in messages
 
 
 class Corrected(NamedTuple):
-    """The examples after the corrections, those that are excluded, and lines for people.
+    """The examples after the corrections, those that are excluded, and remarks to print.
 
     `confirmed` has digests and labels that are right, and `by` the file that changed or excluded an
     example, by digest.

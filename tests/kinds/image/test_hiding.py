@@ -175,7 +175,7 @@ def test_another_head_draws_its_map_from_kept_features_of_hidden_parts(
         patch.setenv("HEADSTART_STORE", "/dev/null/none")
         maps()
     assert len(computed) == 4
-    assert "the next run computes these heat maps again" in capsys.readouterr().out
+    assert "the next run computes them again" in capsys.readouterr().out
 
 
 @pytest.mark.slow
