@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         "--budget",
         type=float,
         metavar="MS",
-        help="Maximum milliseconds per prediction (default: no limit).",
+        help="Maximum milliseconds per prediction; the lowest loss within it wins (default: none).",
     )
     chooser.add_argument(
         "--yes", action="store_true", help="Install missing weights without asking."

@@ -381,6 +381,8 @@ def winner(
     """Return the candidate to use, and the candidate with the lowest loss.
 
     The candidate to use is the fastest whose loss is not significantly higher than the lowest loss.
+    With a budget, the user has said what a prediction may cost, so it is the one with the lowest
+    loss within the budget.
 
     Args:
         candidates: one or more.
@@ -398,6 +400,8 @@ def winner(
             f" {least.milliseconds:.1f} ms"
         )
     best = min(within, key=lambda one: (one.losses.mean(), one.milliseconds))
+    if budget is not None:
+        return best, best
     above = apart(within, best, confidence)
     alike = [one for one in within if one is best or above[one.name].p_value > 1 - confidence]
     return min(alike, key=lambda one: (one.milliseconds, one.losses.mean())), best

@@ -30,7 +30,7 @@ def test_all_joins_of_up_to_three_are_candidates() -> None:
     assert len(unions(["a", "b", "c", "d"])) == 4 + 6 + 4
 
 
-def test_the_cheapest_is_taken_of_those_that_cannot_be_told_from_the_best() -> None:
+def test_without_a_budget_the_fastest_that_is_not_significantly_worse_is_taken() -> None:
     best = candidate("best", [0.10, 0.30, 0.20], 30.0)
     alike = candidate("alike", [0.13, 0.26, 0.22], 10.0)
     worse = candidate("worse", [0.20, 0.40, 0.30], 1.0)
@@ -39,6 +39,8 @@ def test_the_cheapest_is_taken_of_those_that_cannot_be_told_from_the_best() -> N
     above = apart([best, alike, worse], best, 0.95)
     assert above["alike"].low <= 0 <= above["alike"].high
     assert above["worse"].low > 0
+    assert winner([best, alike, worse], budget=40.0) == (best, best)
+    assert winner([best, alike, worse], budget=20.0) == (alike, alike)
     assert winner([best, alike, worse], budget=5.0)[0].name == "worse"
     with pytest.raises(DataError, match=r"no backbone predicts within 0\.5 ms; the fastest, worse"):
         winner([best, alike, worse], budget=0.5)
