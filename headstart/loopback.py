@@ -34,7 +34,7 @@ SHEET = re.compile(r"[0-9a-f]{2}\.svg")
 MOST_BYTES = 20_000  # of a request's body
 SECONDS = 10.0  # until a body is complete
 POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src {script}; img-src 'self' data:;"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src {script}; img-src{sheets} data:;"
     " media-src data:; connect-src 'self'; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'"
 )
@@ -105,7 +105,8 @@ def application(
         if not hmac.compare_digest(request.path_params["key"].encode(), key.encode()):
             raise HTTPException(404, f"no such page; `headstart {command}` prints the address")
 
-    headers = {"Content-Security-Policy": POLICY.format(script=script), "Cache-Control": "no-store"}
+    policy = POLICY.format(script=script, sheets=" 'self'" * bool(sheets))
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
 
     async def shown(request: Request) -> Response:
         check(request)
