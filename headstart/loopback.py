@@ -105,7 +105,7 @@ def application(
         if not hmac.compare_digest(request.path_params["key"].encode(), key.encode()):
             raise HTTPException(404, f"no such page; `headstart {command}` prints the address")
 
-    policy = POLICY.format(script=script, sheets=" 'self'" * bool(sheets))
+    policy = POLICY.format(script=script, sheets=" 'self'" if sheets else "")
     headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
 
     async def shown(request: Request) -> Response:

@@ -24,9 +24,11 @@ def run(arguments: list[str]) -> None:
 
     from flows.dvc.forked import forked
     from flows.dvc.once import look_once, parse_once
+    from flows.dvc.process import noted_commands
 
     logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)
-    with look_once() as ran, parse_once(), forked(root if _will_run(root, arguments) else None):
+    forks = forked(root if _will_run(root, arguments) else None)
+    with look_once(), noted_commands() as ran, parse_once(), forks:
         code = main(["repro", *arguments])
     whole = all(argument.startswith("-") for argument in arguments)
     if not code and ran and any((folder / ".git").exists() for folder in (root, *root.parents)):

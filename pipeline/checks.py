@@ -45,7 +45,7 @@ NAMED = 3
 
 
 def checks() -> None:
-    """Look for near-duplicates, label issues, useless examples etc., and write the tables."""
+    """Look for what makes metrics or examples unreliable, and write a table for each check."""
     every = params.load(kinds.schema)
     settings = every.checks
     manifest, kind = read_manifest(MANIFEST), kinds.named(kind_in(MANIFEST))
@@ -55,8 +55,8 @@ def checks() -> None:
         raise DataError(f"{MANIFEST} has no column group; run the ingest stage again")
     doubts.require_memory(manifest)
     right = confirmed.paths(manifest, confirmed.read(CONFIRMED))
-    useless = flawed(measures.joined(MEASURES, kind.measures, manifest), kind)
-    useless = useless[~useless["path"].isin(right)]
+    flaws = flawed(measures.joined(MEASURES, kind.measures, manifest), kind)
+    flaws = flaws[~flaws["path"].isin(right)]
     rows, features = originals(manifest)
     with one_thread(), ThreadPoolExecutor(1) as beside:
         looked = beside.submit(doubts.find, rows, features, settings)
@@ -67,11 +67,11 @@ def checks() -> None:
         found = {
             "near_duplicates": pairs,
             "label_issues": issues[~known_right],
-            "flawed": useless,
+            "flawed": flaws,
             "few_examples": few_examples(manifest, task.name, settings.least_examples),
             "drift": drift,
         }
-        named = {path for table in (pairs, issues, useless) for path in table["path"]}
+        named = {path for table in (pairs, issues, flaws) for path in table["path"]}
         points = drawn(rows, features, answers, named)
     unread = _unread(kind, manifest, every.extract.network.reads)
     divided = divided_groups(manifest)
@@ -111,14 +111,14 @@ def checks() -> None:
         count = int(known_right.sum())
         were = "issue is" if count == 1 else "issues are"
         print(f"checks: {count} more {task.truth} {were} left out: corrections/ confirms the label")
-    if len(useless):  # in most sets nothing is, and nobody asked
+    if len(flaws):  # most sets have none, and a line would be one more to read
         _say(
             "flawed",
             f"{kind.noun} that is hardly usable",
             f"{kind.nouns} that are hardly usable",
             [
                 f"{path} ({what})"
-                for path, what in zip(useless["path"], useless["problem"], strict=True)
+                for path, what in zip(flaws["path"], flaws["problem"], strict=True)
             ],
         )
     scarce = found["few_examples"][["class", "train"]].itertuples(index=False)

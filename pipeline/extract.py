@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from . import kinds
 from .backbones.engines import Encoder, Engine, advice, open_encoder, stop_without_cuda
 from .core import command, memory, params
-from .core.errors import DataError
 from .core.paths import FEATURES, MANIFEST, PLAN
 from .kinds import Kind
 from .runners import floor, on_ray
@@ -23,7 +21,7 @@ from .runners.wanted import every_view
 from .runners.written import Written
 from .store.interface import Store
 from .store.vectors import open_store
-from .tables import by_key, joined
+from .tables import by_key, joined, parquet
 from .tables.features import Features, write_shards
 from .tables.manifest import kind_in, read_manifest
 
@@ -90,19 +88,7 @@ def read_plan(kind: Kind) -> pd.DataFrame:
     Raises:
         DataError: the plan does not exist, is not readable, or lacks a column.
     """
-    try:
-        plan: pd.DataFrame = pd.read_parquet(PLAN)
-    except FileNotFoundError:
-        raise DataError(f"{PLAN} does not exist; run the augment stage first") from None
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise  # an error of the operating system, not of the file's content
-        reason = " ".join(str(error).split())
-        raise DataError(f"{PLAN} is not readable ({reason}); run the augment stage again") from None
-    lacking = [name for name in ("digest", "view", *kind.view_columns) if name not in plan]
-    if lacking:
-        raise DataError(f"{PLAN} has no column {lacking[0]}; run the augment stage again")
-    return plan
+    return parquet.read(PLAN, ("digest", "view", *kind.view_columns), "augment")
 
 
 def write(

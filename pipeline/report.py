@@ -47,7 +47,7 @@ from .tables.figures import Metrics
 from .tables.manifest import groups, kind_in, read_manifest, task_in
 from .tasks import TASKS
 
-README = "The thumbnails of ../report.html lie here if its map has more than 2,000 examples.\n"
+README = f"Thumbnails of ../report.html, if its map has over {points.INLINE:,} examples.\n"
 
 
 def report() -> None:
@@ -67,7 +67,7 @@ def report() -> None:
     task, sliced, few = TASKS[task_in(MANIFEST)], tables.table(SLICES), checked["few_examples"]
     page = of_task(task.name)
     predictions = tables.table(PREDICTIONS, page.columns)
-    mistakes = page.mistakes(predictions)
+    mistakes, test_count = page.mistakes(predictions), f"test.{kind.nouns}"
 
     folders = [jinja2.PackageLoader(__package__ or "pipeline", room) for room in ("pages", "tasks")]
     environment = jinja2.Environment(
@@ -110,7 +110,7 @@ def report() -> None:
         worst_slice=worst(sliced),
         sets=tables.of_set(tables.table(SETS)),
         commit=since_last_commit(vars(metrics), parameters(settings)),
-        test_count=(test_count := f"test.{kind.nouns}"),
+        test_count=test_count,
         main_metrics=(f"test.{task.measure}", "test.loss", test_count),
         checks=tables.check_lines(checked, task),
         by_place=tables.by_place(checked["drift"]),

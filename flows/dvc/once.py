@@ -20,28 +20,25 @@ import dvc.stage.run
 from dvc.dvcfile import LOCK_FILE
 from dvc.output import Output
 from dvc.scm import Git
-from dvc.stage import Stage
 from dvc.utils.serialize import YAMLFileCorruptedError, dump_yaml, dumps_yaml, parse_yaml
 
 ANCHOR = re.compile(r": &|- &")  # YAML names an object that it writes twice
 
 
 @contextlib.contextmanager
-def look_once() -> Iterator[list[Stage]]:
+def look_once() -> Iterator[None]:
     """Let DVC build a file's or folder's digest again only if a stamp changed since the last time.
 
     For each stage, DVC builds the digest of each input seven times before the command and three
     times after it, and that of each output twice, and the next stage does the same with its inputs.
     Even if DVC's state has the digests of all files, that takes 0.2 s for 10,000 files. The stamps
     of all files, which take 0.03 s, have all that DVC's state trusts (inode, size and time).
-    Parameters and git's index are parsed once as well. Each stage whose command DVC starts is added
-    to the yielded list.
+    Parameters and git's index are parsed once as well.
     """
     looks: dict[Any, tuple[Any, ...]] = {}
     trusted: dict[Any, tuple[Any, Any]] = {}  # by a stage, until its command starts
     build, load = Output._build, dvc.dependency.param.load_path
     start = dvc.stage.run.cmd_run
-    commands: list[Stage] = []
 
     def build_once(out: Output, odb: Any, path: str, *others: Any, **options: Any) -> Any:
         key = out.fs.protocol, odb.path, path, out.hash_name
@@ -67,10 +64,9 @@ def look_once() -> Iterator[list[Stage]]:
         looks[*key, dry] = seen, built, odb
         return built
 
-    def start_anew(stage: Stage, *arguments: Any, **options: Any) -> None:
-        commands.append(stage)
+    def start_anew(*arguments: Any, **options: Any) -> None:
         trusted.clear()
-        start(stage, *arguments, **options)
+        start(*arguments, **options)
 
     def load_once(path: str, fs: Any, *arguments: Any, **options: Any) -> Any:
         if fs.protocol != "local":
@@ -97,7 +93,7 @@ def look_once() -> Iterator[list[Stage]]:
         (dvc.stage.run, "cmd_run", start_anew),
         (Git, "is_tracked", tracked),
     ):
-        yield commands
+        yield
 
 
 @contextlib.contextmanager

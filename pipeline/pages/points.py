@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..core.errors import DataError
 from ..kinds import Shown
+from ..tables import parquet
 from ..tables.manifest import SPLITS
 from .embed import Thumbnails
 
@@ -29,17 +28,7 @@ def read(file: Path, manifest: pd.DataFrame) -> pd.DataFrame:
     Raises:
         DataError: the file does not exist or is damaged, or has examples that the manifest lacks.
     """
-    try:
-        table: pd.DataFrame = pq.read_table(file).to_pandas()
-    except FileNotFoundError:
-        raise DataError(f"{file} does not exist; run the checks stage first") from None
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file} is not readable ({reason}); run the checks stage again") from None
-    if lacking := [name for name in COLUMNS if name not in table]:
-        raise DataError(f"{file} has no column {lacking[0]}; run the checks stage again")
+    table = parquet.read(file, COLUMNS, "checks")
     joined = table.merge(manifest[["digest", "path", "label", "split"]], on="digest", how="left")
     if joined["path"].isna().any():
         raise DataError(f"{file} and the manifest differ; run the checks stage again")

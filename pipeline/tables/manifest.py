@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ..core.errors import DataError
 from ..tasks import TASKS, UNNAMED, noted
+from . import parquet
 
 SPLITS = ("train", "val", "test")
 # The name of the split, in a source, for unlabelled examples of another domain. They are in a
@@ -76,7 +77,7 @@ def origins_in(path: Path) -> dict[str, str]:
     try:
         noted = dict(json.loads(_notes(path).get(ORIGINS, b"{}")))
     except (ValueError, TypeError, RecursionError) as error:
-        raise _damaged(path, error) from None
+        raise parquet.unreadable(path, error, "ingest") from None
     return {name: str(noted.get(name, GIVEN)) for name in SPLITS[1:]}
 
 
@@ -84,10 +85,8 @@ def _notes(path: Path) -> dict[bytes, bytes]:
     """Return the file's metadata."""
     try:
         return pq.read_schema(path).metadata or {}
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; run the ingest stage first") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(path, error) from None
+    except parquet.BAD as error:
+        raise parquet.unreadable(path, error, "ingest") from None
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -96,29 +95,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     Raises:
         DataError: the file does not exist, is not readable or lacks a column.
     """
-    try:
-        manifest: pd.DataFrame = pq.read_table(path).to_pandas()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; run the ingest stage first") from None
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from None
-    lacking = [name for name in COLUMNS if name not in manifest]
-    if lacking:
-        raise DataError(f"{path} has no column {lacking[0]}; run the ingest stage again")
-    return manifest
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    """Return the error for a file that is not a valid manifest.
-
-    Raises:
-        OSError: the system cannot read the file. For invalid content, Arrow raises an `OSError`
-            without a number.
-    """
-    if isinstance(error, OSError) and error.errno:
-        raise error
-    reason = " ".join(str(error).split())
-    return DataError(f"{path} is not readable: {reason}; run the ingest stage again")
+    return parquet.read(path, COLUMNS, "ingest")
 
 
 def slices(manifest: pd.DataFrame) -> pd.DataFrame:

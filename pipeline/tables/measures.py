@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..core.errors import DataError
+from . import parquet
 
 
 def write(file: Path, names: Sequence[str], rows: dict[str, tuple[Any, ...]]) -> None:
@@ -30,15 +30,5 @@ def joined(file: Path, names: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame
     Raises:
         DataError: the file does not exist, is damaged, or lacks a column.
     """
-    try:
-        table: pd.DataFrame = pq.read_table(file).to_pandas()
-    except FileNotFoundError:
-        raise DataError(f"{file} does not exist; run the ingest stage first") from None
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file} is not readable ({reason}); run the ingest stage again") from None
-    if lacking := [name for name in ("digest", *names) if name not in table]:
-        raise DataError(f"{file} has no column {lacking[0]}; run the ingest stage again")
+    table = parquet.read(file, ("digest", *names), "ingest")
     return rows.merge(table[["digest", *names]], on="digest", how="left")

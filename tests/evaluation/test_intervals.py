@@ -86,8 +86,8 @@ def test_intervals_hold_the_truth_of_grouped_answers() -> None:
 def test_intervals_hold_the_true_difference_of_two_heads() -> None:
     """One of two heads alone is right about 0.1 and 0.02 of the examples."""
     random, groups = np.random.default_rng(0), np.repeat(np.arange(15), 10)
-    shares = random.dirichlet([0.2, 0.04, 1.76], (200, 15))
-    counts = random.multinomial(10, shares).reshape(200, -1)
+    chances = random.dirichlet([0.2, 0.04, 1.76], (200, 15))
+    counts = random.multinomial(10, chances).reshape(200, -1)
     gains = [np.repeat(np.tile([1.0, -1.0, 0.0], 15), count) for count in counts]
     student, added = (
         held(0.08, [interval(one, 0.95, groups) for one in gains])

@@ -59,11 +59,11 @@ def asked(
     """What the gate says of one draw."""
     labels, *given = drawn(skills, examples, common, generator)
 
-    def answers(shares: npt.NDArray[np.float64]) -> pd.DataFrame:
+    def answers(probabilities: npt.NDArray[np.float64]) -> pd.DataFrame:
         names = np.array(NAMES)
-        found = {"label": names[labels], "predicted": names[shares.argmax(axis=1)]}
-        found["probability"] = shares.max(axis=1)
-        columns = {f"p({name})": shares[:, place] for place, name in enumerate(NAMES)}
+        found = {"label": names[labels], "predicted": names[probabilities.argmax(axis=1)]}
+        found["probability"] = probabilities.max(axis=1)
+        columns = {f"p({name})": probabilities[:, place] for place, name in enumerate(NAMES)}
         return pd.DataFrame(found | columns)
 
     old, new = map(answers, given)
@@ -93,7 +93,7 @@ def better_by(points: float) -> float:
 def apart(measure: str, skill: float) -> float:
     """How far apart the measure of the two models truly is."""
     labels, old, new = drawn((SKILL, skill), 400_000, 0.9, np.random.default_rng(2))
-    figures = [scores(labels, shares, 1, 15).overall[measure][0] for shares in (old, new)]
+    figures = [scores(labels, given, 1, 15).overall[measure][0] for given in (old, new)]
     return float(abs(figures[1] - figures[0]))
 
 

@@ -1,4 +1,4 @@
-"""What makes a picture useless whatever it shows: blank, dark, bright, blurred, of an odd shape.
+"""What makes a picture hardly usable, whatever it shows: blank, dark, bright, blurred, odd shape.
 
 Blur is seen in the picture's spectrum. At any scale, a photograph has about the same detail (Field,
 "Relations between the statistics of natural images", JOSA A 1987), but a blurred one has little at
