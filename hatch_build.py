@@ -22,6 +22,7 @@ PROJECT = (
     "examples/audio/params.yaml",
     "examples/text/params.yaml",
     "examples/vector/params.yaml",
+    "map/README.md",
     "params.yaml",
     "plugins/README.md",
     "plugins/requirements.txt",

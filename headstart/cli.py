@@ -70,6 +70,7 @@ HELP = {
     "dashboard": "Open Prefect's dashboard; start a server if none is up.",
     "next": "Propose which unlabelled examples to label next.",
     "label": "Label the examples that teach most on a page, one key a label.",
+    "map": "Compute a neighbour layout for the report's map, as a file to commit.",
     "review": "Serve the report on this machine, and write what you correct in it.",
     "upgrade": "Upgrade the project to the installed version, and show what will run again.",
     "predict": "Predict the classes, labels or targets of examples with a trained bundle.",
@@ -82,7 +83,7 @@ def _module(subcommand: str) -> Any:
         from pipeline.serving import predict
 
         return predict
-    if subcommand in ("init", "label", "next", "review", "upgrade"):
+    if subcommand in ("init", "label", "map", "next", "review", "upgrade"):
         return import_module(f".{subcommand}", __package__)
     from flows import dashboard, run, serve
 

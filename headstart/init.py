@@ -47,6 +47,7 @@ COPIED = (
     ".dvc/plots/*.json",
     ".dvcignore",
     "corrections/README.md",
+    "map/README.md",
     "data/weights/.gitignore",
     "plugins/*.*",
 )
@@ -73,6 +74,7 @@ holds what is yours:
 | `params.yaml` | all parameters: edit this one |
 | `data/raw/` | your examples: DVC keeps what `dvc add` tracks, and git the small `.dvc` files |
 | `corrections/` | what people correct in the data: labels, examples to exclude |
+| `map/` | the layout of the report's map, if you made one |
 | `plugins/`, `data/weights/` | code and networks of your own, if you have any |
 | `dvc.yaml` | the stages; you may add stages and plots of your own |
 | `headstart.lock`, `requirements.txt` | the installed code and libraries that decide the results |
@@ -84,6 +86,7 @@ headstart why              # what would run, and why
 headstart review           # correct labels from the report
 headstart label POOL       # label a folder or table on a page
 headstart next POOL        # which unlabelled examples to label next
+headstart map              # a neighbour layout for the report's map
 headstart predict bundle FILE
 headstart schedule         # run at night, and when the data changes
 headstart upgrade          # after installing a newer Headstart

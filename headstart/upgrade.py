@@ -18,7 +18,7 @@ from flows.dvc.project import working_copy
 from pipeline.core import lock, params
 from pipeline.core.errors import LockError, ParamsError, RunError
 from pipeline.core.lock import Lock
-from pipeline.core.paths import CORRECTIONS, LOCK, PARAMS
+from pipeline.core.paths import CORRECTIONS, LOCK, MAP, PARAMS
 from pipeline.tables.corrections import README
 
 from . import graph, parameters, shipped
@@ -60,8 +60,9 @@ def run() -> None:
     now[PARAMS], changes = parameters.renewed(before[PARAMS], params.asked(ours))
     now[REQUIREMENTS] = pinned(before[REQUIREMENTS], pins(here, kind))
     now[LOCK] = here.text()
-    if not CORRECTIONS.exists():
-        now[CORRECTIONS / README] = _read(shipped.folder() / CORRECTIONS / README)
+    for folder in (CORRECTIONS, MAP):
+        if not folder.exists():
+            now[folder / README] = _read(shipped.folder() / folder / README)
     for file in sorted(shipped.folder().glob(TEMPLATES)):
         name = file.relative_to(shipped.folder())
         if not name.exists():

@@ -8,10 +8,18 @@ import pandas as pd
 from . import kinds
 from .core import command, params
 from .core.errors import DataError
-from .core.paths import CHECKS, CHECKS_COUNTS, CHECKS_MAP, CONFIRMED, MANIFEST, MEASURES
+from .core.paths import (
+    CHECKS,
+    CHECKS_COUNTS,
+    CHECKS_MAP,
+    CONFIRMED,
+    LANDMARKS,
+    MANIFEST,
+    MEASURES,
+)
 from .heads.head import one_thread
 from .kinds import Kind
-from .quality import doubtful
+from .quality import doubtful, landmarks
 from .quality.drift import drifts, too_few_groups
 from .quality.duplicates import near_duplicates
 from .quality.few_examples import few_examples
@@ -58,6 +66,8 @@ def checks() -> None:
     flaws = flawed(measures.joined(MEASURES, kind.measures, manifest), kind)
     flaws = flaws[~flaws["path"].isin(right)]
     rows, features = originals(manifest)
+    made_by = landmarks.made_by(every.extract, features.shape[1])
+    layout, unused = landmarks.read(LANDMARKS, rows["digest"], made_by)
     with one_thread(), ThreadPoolExecutor(1) as beside:
         looked = beside.submit(doubts.find, rows, features, settings)
         pairs, compared, known = near_duplicates(rows, features, settings.duplicate_cosine, kind)
@@ -72,10 +82,10 @@ def checks() -> None:
             "drift": drift,
         }
         named = {path for table in (pairs, issues, flaws) for path in table["path"]}
-        points = drawn(rows, features, answers, named)
+        points = drawn(rows, features, answers, named, layout)
     unread = _unread(kind, manifest, every.extract.network.reads)
     divided = divided_groups(manifest)
-    warnings = {"groups": divided, "languages": unread}
+    warnings = {"groups": divided, "languages": unread, "map": unused}
     notes = [note for note in {"label_issues": why_not, **warnings}.items() if note[1]]
     found[NOTES] = pd.DataFrame(notes, columns=["check", "note"])
     CHECKS.mkdir(parents=True, exist_ok=True)

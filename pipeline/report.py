@@ -84,6 +84,7 @@ def report() -> None:
     text = environment.get_template("report.html").render(
         noun=kind.noun,
         hidden=hidden,
+        on_map=on_map,
         points=points.points(on_map, predictions if task.exclusive else None, shown, small, flaws),
         script=script,
         digest_of_script=digest_of_script,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.core import lock
 from pipeline.core.errors import RunError
-from pipeline.core.paths import CORRECTIONS, LOCK, PARAMS, WEIGHTS
+from pipeline.core.paths import CORRECTIONS, LOCK, MAP, PARAMS, WEIGHTS
 from pipeline.core.plugins import FOLDER
 from pipeline.core.starter import stamps
 
@@ -39,7 +39,7 @@ def check_project(root: Path) -> None:
     Raises:
         LockError: the project was made with different code or libraries than are installed.
         ParamsError: the message says in one line what to write.
-        RunError: git tracks an output that DVC keeps, or the folder of corrections is missing.
+        RunError: git tracks an output that DVC keeps, or a folder that stages read is missing.
     """
     file = root / "dvc.yaml"
     graph = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -47,9 +47,10 @@ def check_project(root: Path) -> None:
         return
     lock.check(root)
     reads, outs = _checked(root, graph)
-    if str(CORRECTIONS) in reads and not (root / CORRECTIONS).is_dir():
-        what = "headstart upgrade" if (root / LOCK).exists() else f"git checkout {CORRECTIONS}"
-        raise RunError(f"the folder {CORRECTIONS}, which ingest reads, is missing: run `{what}`")
+    for folder, stage in ((CORRECTIONS, "ingest"), (MAP, "checks")):
+        if str(folder) in reads and not (root / folder).is_dir():
+            what = "headstart upgrade" if (root / LOCK).exists() else f"git checkout {folder}"
+            raise RunError(f"the folder {folder}, which {stage} reads, is missing: run `{what}`")
     try:
         asked = ["git", "ls-files", "--", *outs]
         done = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603

@@ -6,6 +6,8 @@ PARAMS = Path("params.yaml")
 LOCK = Path("headstart.lock")
 
 CORRECTIONS = Path("corrections")  # files that people write
+MAP = Path("map")
+LANDMARKS = MAP / "landmarks.parquet"  # of `headstart map`
 
 MANIFEST = Path("data/manifest.parquet")
 TARGET = Path("data/target.parquet")  # examples of another domain, without labels

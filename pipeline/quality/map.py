@@ -2,7 +2,8 @@
 
 The plane is that of the first two principal axes of the features. They are found by subspace
 iteration (Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 2011) from
-a fixed start, so the same examples have the same places.
+a fixed start, so the same examples have the same places. With a file of landmarks, places are those
+of a neighbour layout instead (`landmarks.py`).
 """
 
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from .landmarks import BROAD, GRID, Landmarks
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -19,9 +22,7 @@ AXES = 12  # found together; the first two converge the faster for the others
 ROUNDS = 12
 NEAREST = 5
 EXACT = 2000  # examples; with more, neighbours are found in a space of `BROAD` dimensions
-BROAD = 64
 ROWS = 256  # whose cosines are computed at a time, in the processor's cache
-GRID = 10_000  # a place is two whole numbers from 0 to this one
 
 
 class Places(NamedTuple):
@@ -99,7 +100,11 @@ def neighbours(features: Floats) -> npt.NDArray[np.int64]:
 
 
 def drawn(
-    rows: pd.DataFrame, features: Floats, answers: pd.DataFrame, issues: set[str]
+    rows: pd.DataFrame,
+    features: Floats,
+    answers: pd.DataFrame,
+    issues: set[str],
+    landmarks: Landmarks | None = None,
 ) -> pd.DataFrame:
     """Return the table of the map: one row per example on it.
 
@@ -108,15 +113,21 @@ def drawn(
         features: [n, d].
         answers: n rows, of out-of-fold heads: `suggested`, `right` and `doubt`.
         issues: the paths of examples with a finding, which the map should have.
+        landmarks: of a neighbour layout; None for the principal axes.
 
     Returns:
         `digest`, `x`, `y`, `novelty`, the columns of `answers`, and `near_1` etc., the digests of
-        the nearest neighbours on the map; empty if there are fewer.
+        the nearest neighbours on the map; empty if there are fewer. With landmarks also `landmark`,
+        whether an example is one.
     """
     places, novelty = placed(features)
     at = chosen(rows, issues)
-    digests = rows["digest"].to_numpy(str)[at]
-    table = pd.DataFrame({"digest": digests, "x": places[at, 0], "y": places[at, 1]})
+    every = rows["digest"].to_numpy(str)
+    digests = every[at]
+    shown = places[at] if landmarks is None else landmarks.placed(every, features, at)
+    table = pd.DataFrame({"digest": digests, "x": shown[:, 0], "y": shown[:, 1]})
+    if landmarks is not None:
+        table["landmark"] = np.isin(digests, landmarks.digests)
     table["novelty"] = [float(f"{value:.4g}") for value in novelty[at]]
     table = pd.concat([table, answers.iloc[at].reset_index(drop=True)], axis=1)
     named = np.append(digests, "")  # -1 is the last

@@ -19,7 +19,7 @@ def test_a_check_that_passed_is_made_again_if_anything_that_it_reads_changed(
     monkeypatch.setattr(params, "check_file", lambda *a: made.append(1) or check_file(*a))
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, tmp_path)
-    for name in (".dvc", "plugins", "corrections", "data/weights"):
+    for name in (".dvc", "plugins", "corrections", "map", "data/weights"):
         (tmp_path / name).mkdir(parents=True)
     check_project(tmp_path)
     check_project(tmp_path)

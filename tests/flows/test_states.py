@@ -157,7 +157,7 @@ def test_a_stage_added_to_the_projects_own_graph_is_in_the_next_run(toy: Toy) ->
         stage["cmd"] = " ".join(["python stand_in.py", *names])
     (toy.root / "stand_in.py").write_text(STAND_IN)
     (toy.root / "data").mkdir(exist_ok=True)
-    for folder in ("pipeline", "plugins", "corrections", "data/weights"):
+    for folder in ("pipeline", "plugins", "corrections", "map", "data/weights"):
         (toy.root / folder).symlink_to(PROJECT / folder)
     for file in ("params.yaml", "data/raw/surfaces.csv"):
         (toy.root / file).parent.mkdir(parents=True, exist_ok=True)

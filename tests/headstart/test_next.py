@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from headstart import next as proposing
 from headstart.proposing import EACH, MARGIN, RANDOM, TYPICAL, proposals
@@ -64,26 +63,6 @@ def test_with_a_head_the_hard_ones_of_each_cloud_are_proposed() -> None:
     chosen = [one.place for one in found if one.why == MARGIN]
     assert margins[chosen].max() < 0.4
     assert {max(place % 6 - 2, 0) for place in chosen} == {0, 1, 2, 3}
-
-
-@pytest.fixture
-def vectors(project: Project) -> Project:
-    """A project of vectors with 60 labelled examples of two classes, and a pool of 200 others."""
-    project.set(**{"ingest.kind": "vector", "ingest.source": "parquet"})
-    project.set(**{"ingest.path": "data/raw/table.parquet", "extract.backbone": "identity"})
-    file = project.folder / "params.yaml"
-    document = yaml.safe_load(file.read_text()) | {"augment": {"views": 0}}
-    document["evaluate"]["bootstrap"] = 10
-    file.write_text(yaml.safe_dump(document))
-    random = np.random.default_rng(0)
-    labels = np.arange(260) % 2
-    table = pd.DataFrame({"key": [f"item {number}" for number in range(260)]})
-    points = random.standard_normal((260, 6)).astype(np.float32)
-    points[:, 0] += 3 * labels
-    table["vector"], table["label"] = points.tolist(), np.array(["left", "right"])[labels]
-    table[:60].to_parquet("data/raw/table.parquet")
-    table[50:].drop(columns="label").to_parquet(POOL)
-    return project
 
 
 def table_of(name: str = "next.csv") -> list[dict[str, str]]:

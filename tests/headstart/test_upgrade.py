@@ -303,16 +303,17 @@ def test_without_git_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) 
         upgrade.run()
 
 
-def test_the_folder_of_corrections_comes_with_an_upgrade_and_repro_says_so(
-    project: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("folder", "stage"), [("corrections", "ingest"), ("map", "checks")])
+def test_a_folder_that_a_stage_reads_comes_with_an_upgrade_and_repro_says_so(
+    project: Path, capsys: pytest.CaptureFixture[str], folder: str, stage: str
 ) -> None:
     upgraded(capsys)
-    shutil.rmtree("corrections")
+    shutil.rmtree(folder)
     commit()
-    line = "the folder corrections, which ingest reads, is missing: run `headstart upgrade`"
+    line = f"the folder {folder}, which {stage} reads, is missing: run `headstart upgrade`"
     with pytest.raises(RunError, match=line):
         check_project(project)
-    assert "wrote corrections/README.md for Headstart" in upgraded(capsys)[0]
+    assert f"wrote {folder}/README.md for Headstart" in upgraded(capsys)[0]
     check_project(project)
-    Path("corrections/README.md").rename("corrections/anna.csv")
+    Path(folder, "README.md").rename(f"{folder}/anna.csv")
     assert upgraded(capsys) == [f"this project is already at Headstart {HERE.headstart}"]

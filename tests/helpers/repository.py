@@ -35,7 +35,7 @@ class Repository:
         self.folder = folder
         shutil.copytree(template, folder)
         files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard")
-        code = ("corrections/", "pipeline/", "plugins/", "flows/", "headstart/")
+        code = ("corrections/", "map/", "pipeline/", "plugins/", "flows/", "headstart/")
         wanted = (*code, "data/", ".dvc/plots/", ".dvcignore", "params.yaml", "dvc.yaml")
         for name in files.splitlines():
             if name.startswith(wanted):

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.quality import map as mapping
 from pipeline.quality.doubtful import unanswered
-from pipeline.quality.map import GRID, NEAREST, chosen, drawn, neighbours, placed
+from pipeline.quality.landmarks import GRID
+from pipeline.quality.map import NEAREST, chosen, drawn, neighbours, placed
 
 
 def features_of(examples: int, dimension: int = 60, seed: int = 0) -> np.ndarray:
