@@ -28,7 +28,7 @@ from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
 from pipeline.tasks import TASKS
 
-from . import loopback, parameters
+from . import label_studio, loopback, parameters
 from .label_tables import LABELS, Tables, class_name
 from .learner import TEST, TRAIN, VAL, Accuracy, Learner
 from .pool import POWER, embedded, opened
@@ -61,22 +61,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Kind of the examples (default: that of the project; outside a project, text for a"
         " table and image for a folder).",
     )
+    parser.add_argument(
+        "--from-label-studio",
+        type=Path,
+        metavar="EXPORT",
+        help="Take the labels in this export of Label Studio (format JSON) instead of serving.",
+    )
     parser.add_argument("--port", type=int, default=PORT, help=f"Port (default: {PORT}).")
 
 
-def run(pool: Path, classes: str = "", kind: str | None = None, port: int = PORT) -> None:
+def run(
+    pool: Path,
+    classes: str = "",
+    kind: str | None = None,
+    from_label_studio: Path | None = None,
+    port: int = PORT,
+) -> None:
     """Serve the page until interrupted, then print what to do next.
 
     Raises:
         DataError: the pool has nothing to label, or its table is damaged.
         ParamsError: there is no such pool, or an argument does not fit.
     """
+    if from_label_studio:
+        take(from_label_studio, pool, kind)
+        return
     desk, key = begun(pool, classes, kind), loopback.new_key()
     listening = loopback.listening(port)
     at = loopback.address(listening, key)
     print(f"label: open {at} ; labels go to {desk.tables.labels}", flush=True)
     loopback.serve(application(desk, key), listening)
     print(f"label: {desk.outcome()}")
+
+
+def take(export: Path, pool: Path, asked: str | None) -> None:
+    """Write the labels in an export of Label Studio, and print what to do next.
+
+    Raises:
+        DataError: the file is no such export, or the pool's table is damaged.
+        ParamsError: there is no such pool, or the kind does not fit.
+    """
+    name, kind, _ = _settings(pool, asked)
+    tables = Tables(pool)
+    whole = opened(pool, kind, "label", besides={tables.labels, tables.none})
+    for line in label_studio.add(export, whole, tables):
+        print(f"label: {line}")
+    rows = [row for row in tables.read() if row.label]
+    drawn = sum(row.split != TRAIN for row in rows)
+    print(f"label: {in_words(tables, kind, name, len(rows), drawn)}")
 
 
 def application(desk: "Desk", key: str) -> Starlette:
@@ -90,8 +122,6 @@ def application(desk: "Desk", key: str) -> Starlette:
 def begun(pool: Path, classes: str, asked: str | None) -> "Desk":
     """Read and embed the pool, and go on where its tables end."""
     names = [class_name(name) for name in classes.split(",")] if classes else []
-    if not pool.exists():
-        raise ParamsError(f"{pool} does not exist; give a folder or a table of texts")
     name, kind, settings = _settings(pool, asked)
     tables = Tables(pool)
     known = tables.read()
@@ -134,6 +164,8 @@ def _settings(pool: Path, asked: str | None) -> tuple[str, Kind, ExtractParams]:
     Raises:
         ParamsError: examples cannot be shown or labelled, or the pool is no folder and no table.
     """
+    if not pool.exists():
+        raise ParamsError(f"{pool} does not exist; give a folder or a table of texts")
     if PARAMS.exists():
         settings = params.load(kinds.schema)
         name, extract = settings.ingest.kind, settings.extract
@@ -289,18 +321,31 @@ class Desk:
 
     def outcome(self) -> str:
         """Return what was written, and what to do next."""
-        tables, drawn = self.tables, len(self.learner.drawn)
-        if not self._own:
-            return "there are no labels so far"
-        words = f"{len(self._own)} labels in {tables.labels}, {drawn} of them of random"
-        words += f" {self._kind.nouns}, which are val and test"
-        if tables.none.exists():
-            words += f"; those of no class are in {tables.none}"
-        data = tables.folder if tables.column == "path" else tables.labels
-        if not PARAMS.exists():
-            kind = f" --kind {self._name}" * (self._name != "image")
-            return f"{words}; next: headstart init mine{kind} --data {shlex.quote(str(data))}"
-        read = Path(params.load(kinds.schema).ingest.path).resolve()
-        if read in (tables.folder.resolve(), tables.labels.resolve()):
-            return f"{words}; next: headstart repro"
-        return f"{words}; ingest.path of this project is elsewhere: docs/label.md says what to do"
+        drawn = len(self.learner.drawn)
+        return in_words(self.tables, self._kind, self._name, len(self._own), drawn)
+
+
+def in_words(tables: Tables, kind: Kind, name: str, labels: int, drawn: int) -> str:
+    """Return what the tables have, and what to do next.
+
+    Args:
+        tables: of the pool.
+        kind: of the examples.
+        name: of the kind.
+        labels: how many there are.
+        drawn: how many of them are of random examples.
+    """
+    if not labels:
+        return "there are no labels so far"
+    words = f"{labels} labels in {tables.labels}, {drawn} of them of random {kind.nouns}, which are"
+    words += " val and test"
+    if tables.none.exists():
+        words += f"; those of no class are in {tables.none}"
+    data = tables.folder if tables.column == "path" else tables.labels
+    if not PARAMS.exists():
+        option = f" --kind {name}" * (name != "image")
+        return f"{words}; next: headstart init mine{option} --data {shlex.quote(str(data))}"
+    read = Path(params.load(kinds.schema).ingest.path).resolve()
+    if read in (tables.folder.resolve(), tables.labels.resolve()):
+        return f"{words}; next: headstart repro"
+    return f"{words}; ingest.path of this project is elsewhere: docs/label.md says what to do"

@@ -7,10 +7,8 @@ is changed.
 import argparse
 import csv
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pipeline import kinds
@@ -25,19 +23,13 @@ from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
 from pipeline.tasks import TASKS
 
+from . import label_studio as studio
+from .label_tables import Tables, class_name
 from .pool import POWER, embedded, opened
-from .proposing import ENOUGH, Proposal, proposals
+from .proposing import ENOUGH, Guess, Proposal, proposals
 
 COLUMNS = ("path", "label", "why", "predicted", "probability", "digest")
 BATCH = 50
-
-
-class Guess(NamedTuple):
-    """What the project's head predicts for n examples: classes, probabilities and margins."""
-
-    classes: list[str]
-    probabilities: npt.NDArray[np.float64]
-    margins: npt.NDArray[np.float64]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,20 +39,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--into", type=Path, default=Path("next.csv"), help="Table to write (default: next.csv)."
     )
+    parser.add_argument(
+        "--label-studio",
+        type=Path,
+        metavar="FOLDER",
+        help="Write tasks for Label Studio and its configuration to this folder instead.",
+    )
+    parser.add_argument(
+        "--classes",
+        default="",
+        metavar="NAMES",
+        help="Further classes for Label Studio, with commas between them.",
+    )
 
 
-def run(pool: Path, n: int = BATCH, into: Path = Path("next.csv")) -> None:
-    """Write a table of proposals; each fifth is drawn at random.
+def run(
+    pool: Path,
+    n: int = BATCH,
+    into: Path = Path("next.csv"),
+    label_studio: Path | None = None,
+    classes: str = "",
+) -> None:
+    """Write proposals; each fifth is drawn at random.
 
     Raises:
         DataError: the pool has no example that is not labelled yet.
-        ParamsError: `n` is below 1, or there is no such pool.
+        ParamsError: `n` is below 1, there is no such pool, or Label Studio cannot show it.
     """
     if n < 1:
         raise ParamsError(f"--n is {n}; it should be 1 or more")
     settings = params.load(kinds.schema)
-    whole = opened(pool, kinds.named(kinds.declared(settings.ingest)), "next")
     labelled = read_manifest(MANIFEST) if MANIFEST.exists() else None
+    choices = {class_name(name) for name in classes.split(",")} if classes else set()
+    if label_studio:
+        choices |= set() if labelled is None else {*labelled["label"]}
+        studio.check(settings.ingest, choices)
+    tables = Tables(pool)
+    kind = kinds.named(kinds.declared(settings.ingest))
+    whole = opened(pool, kind, "next", besides={tables.labels, tables.none})
     unlabelled = whole.unlabelled(() if labelled is None else set(labelled["digest"]), "next")
     encoder = open_encoder(settings.extract, whole.kind)
     paths = [one.found.path for one in unlabelled]
@@ -76,6 +92,9 @@ def run(pool: Path, n: int = BATCH, into: Path = Path("next.csv")) -> None:
             None if guess is None else guess.margins,
             n,
         )
+    if label_studio:
+        studio.write(label_studio, whole, settings.ingest.kind, found, unlabelled, guess, choices)
+        return
     write(into, found, unlabelled, guess)
     print(f"next: {into} proposes {len(found)} {whole.kind.nouns}: fill in the column label")
 

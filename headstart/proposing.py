@@ -29,6 +29,14 @@ SEED = 0
 RANDOM, TYPICAL, MARGIN = "random", "typical", "margin"
 
 
+class Guess(NamedTuple):
+    """What the project's head predicts for n examples: classes, probabilities and margins."""
+
+    classes: list[str]
+    probabilities: Doubles
+    margins: Doubles
+
+
 class Proposal(NamedTuple):
     """The position of an example in the pool, and why it is proposed."""
 

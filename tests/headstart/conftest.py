@@ -1,11 +1,19 @@
-"""A project for the commands."""
+"""Projects for the commands."""
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
-from tests.conftest import Project
+from tests.conftest import Project, begin_store
+
+SHAPES, TEXTS = Path("data/raw/shapes"), Path("data/raw/texts.csv")
 
 
 @pytest.fixture
@@ -25,4 +33,38 @@ def vectors(project: Project) -> Project:
     table["vector"], table["label"] = points.tolist(), np.array(["left", "right"])[labels]
     table[:60].to_parquet("data/raw/table.parquet")
     table[50:].drop(columns="label").to_parquet("data/pool.parquet")
+    return project
+
+
+@pytest.fixture
+def shapes(
+    lite0: Path, draw_picture: Callable[..., Image.Image], tmp_path: Path, monkeypatch
+) -> Path:
+    """A project with a folder of 30 discs and squares; the names of squares are odd numbers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, lite0.parent)))
+    Path("params.yaml").write_text(
+        f"ingest: {{source: csv, path: {SHAPES}}}\nextract: {{backbone: histogram}}\n"
+    )
+    for number in range(30):
+        place = SHAPES / f"sub,folder{number % 3}" / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(number, 60 + number, 50 + number, square=bool(number % 2)).save(place)
+    (SHAPES / "notes.txt").write_text("not a picture")
+    (SHAPES / os.fsdecode(b"\xff.png")).write_bytes((SHAPES / "sub,folder0/0.png").read_bytes())
+    return SHAPES
+
+
+@pytest.fixture
+def texts(project: Project) -> Project:
+    """A project of texts that has none, and a table of 30."""
+    Path("params.yaml").write_text(
+        "ingest: {kind: text, source: csv, path: data/raw}\nextract: {backbone: characters}\n"
+    )
+    with TEXTS.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text"])
+        for number in range(30):
+            word = ("sun, warm", "rain\r\nwet")[number % 2]
+            rows.writerow([f'"{word}" {number}: {word * (number % 5 + 1)}'])
     return project
