@@ -39,7 +39,8 @@ from pipeline.tables.draw import draw
 from pipeline.tables.features import Split, view_0
 from pipeline.tables.manifest import DRAWN, SPLITS, write_manifest
 from pipeline.tables.power import raised
-from pipeline.tasks.classification.issues import held_out, label_issues, recognised
+from pipeline.tasks.classification.issues import Scores as OfClasses
+from pipeline.tasks.classification.issues import label_issues, recognised
 from pipeline.tasks.multilabel.issues import label_issues_of_several
 from pipeline.tasks.regression.issues import number_issues
 
@@ -323,7 +324,7 @@ def labels_by_cleanlab(rows: pd.DataFrame, features: npt.NDArray[np.float32]) ->
 
     labels = rows["number"].to_numpy()
     fold = folds_of(rows, labels, ChecksParams().seed, numbers=False)
-    scores, _ = held_out(features, labels, labels.max() + 1, fold)
+    scores = OfClasses.of(features, labels, labels.max() + 1, fold).of_rows(slice(None))
     shares = probabilities(scores, fit_temperature(scores, labels))
     wrong = find_label_issues(labels, shares, n_jobs=1)
     return set(rows["path"][wrong])
@@ -753,9 +754,11 @@ def recognised_and_alarms(
     numbered = rows.assign(number=labels, label=labels.astype(str))
     with one_thread():
         fold = folds_of(numbered, labels, seed, numbers=False)
-        scores, tested = held_out(seen, labels, int(labels.max()) + 1, fold)
+        scores = OfClasses.of(seen, labels, int(labels.max()) + 1, fold)
         found, why_not, _ = label_issues(numbered, seen, settings)
-    return recognised(scores[tested], labels[tested]), None if why_not else set(found["path"])
+    hits = scores.of_rows(slice(None)).argmax(axis=1) == labels
+    found_right = recognised(hits[scores.tested], labels[scores.tested])
+    return found_right, None if why_not else set(found["path"])
 
 
 def shown(alarms: set[str] | None) -> str:

@@ -6,6 +6,7 @@ The examples are made vectors of 1,280 numbers, so no backbone is computed. `--s
 
 import contextlib
 import csv
+import json
 import os
 import re
 import shutil
@@ -24,11 +25,13 @@ from pipeline.quality import duplicates
 from pipeline.quality.sketches import Sketches
 
 NUMBERS, CLASSES = 1280, 100
-APART = 0.15  # of the classes' means, over the noise: some examples are taken for others
+# Distance of the classes' means over the noise; some examples are taken for others.
+APART, APART_OF_MANY = 0.15, 0.3
 AT_ONCE = 10_000  # vectors that are made at a time
 LIMIT = 6 * 10**9  # bytes of the group
 LOOK_EVERY = 0.02  # seconds, at a process's memory
 STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
+AGAIN = ("train", "evaluate")  # with another optimizer
 IN_THOUSAND = 1000
 
 Floats = npt.NDArray[np.float32]
@@ -42,19 +45,19 @@ class Used(NamedTuple):
     printed: str
 
 
-def make_vectors(folder: Path, examples: int) -> None:
+def make_vectors(folder: Path, examples: int, classes: int, apart: float = APART) -> None:
     """Write the matrix and the table of labels; the first rows are the same for any number."""
     folder.mkdir(parents=True, exist_ok=True)
     matrix = np.lib.format.open_memmap(
         folder / "vectors.npy", "w+", np.float32, (examples, NUMBERS)
     )
-    means = APART * np.random.default_rng(0).standard_normal((CLASSES, NUMBERS), np.float32)
+    means = apart * np.random.default_rng(0).standard_normal((classes, NUMBERS), np.float32)
     with (folder / "labels.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["key", "label"])
         for start in range(0, examples, AT_ONCE):
             random = np.random.default_rng(1 + start)
-            labels = random.integers(0, CLASSES, AT_ONCE)[: examples - start]
+            labels = np.arange(start, min(start + AT_ONCE, examples)) % classes
             noise = random.standard_normal((AT_ONCE, NUMBERS), np.float32)[: len(labels)]
             matrix[start : start + len(labels)] = noise + means[labels]
             rows.writerows((start + n, f"class {label:02}") for n, label in enumerate(labels))
@@ -118,6 +121,30 @@ def used(project: Project, stage: str, inside: Path | None) -> Used:
     return Used(took.ru_utime + took.ru_stime, most, printed.read_text())
 
 
+def new_project(place: Path, optimizer: str) -> Project:
+    """A project of vectors in a table, which are made later."""
+    project = Project(place)
+    shutil.copy(ROOT / "examples" / "vector" / "params.yaml", project.folder)
+    project.set(
+        ingest={
+            "source": "csv",
+            "path": "data/raw/made",
+            "classes_without_training": "leave_out",
+        },
+        train={"optimizer": optimizer, "weight_decay": 0.01},
+    )
+    return project
+
+
+def named(inside: Path | None) -> str:
+    """Where stages ran."""
+    return (
+        f"in a control group of {LIMIT / 1e9:.0f} GB"
+        if inside
+        else "in no group, since none can be made"
+    )
+
+
 def measure_stages(
     scratch: Path, sizes: str = "10000,100000", optimizer: str = "ridge", folder: str = ""
 ) -> str:
@@ -129,18 +156,12 @@ def measure_stages(
     with group() as inside:
         for count in counts:
             place = Path(folder or scratch) / str(count)
-            made = place / "project" / "data" / "raw" / "made"
-            project = Project(place)
-            shutil.copy(ROOT / "examples" / "vector" / "params.yaml", project.folder)
-            project.set(
-                ingest={"source": "csv", "path": "data/raw/made"},
-                train={"optimizer": optimizer, "weight_decay": 0.01},
-            )
+            project = new_project(place, optimizer)
+            made = project.folder / "data" / "raw" / "made"
             for costs, examples in ((first, count), (again, count + IN_THOUSAND)):
-                make_vectors(made, examples)
+                make_vectors(made, examples, CLASSES)
                 costs[count] = {stage: used(project, stage, inside) for stage in STAGES}
             disk[count] = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-    where = "in a control group of 6 GB" if inside else "in no group, since none can be made"
     rows = [
         (
             stage,
@@ -168,13 +189,50 @@ def measure_stages(
     return f"""# Stages of many vectors
 
 Vectors of {NUMBERS:,} random numbers, {CLASSES} classes, `train.optimizer: {optimizer}`; each
-stage is a process {where}. MB is anonymous memory at its most, looked at every
+stage is a process {named(inside)}. MB is anonymous memory at its most, looked at every
 {1000 * LOOK_EVERY:.0f} ms.
 
 {table(f"stage | {columns}", rows)}
 
 After a thousand vectors were added, `extract` computed {new}. With the source, the store and all
 outputs, but without DVC's cache, the projects take {on_disk}.
+"""
+
+
+def measure_classes(
+    scratch: Path, sizes: str = "2000x10000,5000x50000,20000x100000", folder: str = ""
+) -> str:
+    """Each stage of a new project of many classes, with ridge and then with nearest mean."""
+    columns = "stage"
+    rows: dict[str, list[float]] = {}
+    accuracies = []
+    with group() as inside:
+        for size in sizes.split(","):
+            classes, examples = map(int, size.split("x"))
+            project = new_project(Path(folder or scratch) / size, "ridge")
+            made = project.folder / "data" / "raw" / "made"
+            make_vectors(made, examples, classes, APART_OF_MANY)
+            columns += f" | {classes:,} classes, {examples:,} examples: CPU seconds {{:,.1f}}"
+            columns += " | minutes {:.1f} | MB {:,.0f}"
+            for optimizer, stages in (("ridge", STAGES), ("nearest_mean", AGAIN)):
+                project.set(train={"optimizer": optimizer})
+                for stage in stages:
+                    began = time.monotonic()
+                    cost = used(project, stage, inside)
+                    figures = cost.cpu, (time.monotonic() - began) / 60, cost.anonymous
+                    rows.setdefault(f"{stage}, {optimizer}", []).extend(figures)
+                    print(size, stage, optimizer, figures, cost.printed, sep="\n", flush=True)
+            metrics = json.loads((project.folder / "reports" / "metrics.json").read_text())
+            accuracies.append(f"{metrics['test']['accuracy']:.3f}")
+            shutil.rmtree(project.folder.parent)
+    return f"""# Stages of many classes
+
+Vectors of {NUMBERS:,} random numbers; each stage is a process {named(inside)}. MB is anonymous
+memory at its most, looked at every {1000 * LOOK_EVERY:.0f} ms.
+
+{table(columns, [(name, *figures) for name, figures in rows.items()])}
+
+The accuracy of nearest mean on the test examples is {", ".join(accuracies)}.
 """
 
 
@@ -236,5 +294,6 @@ than {duplicates.EXACT:,} examples. The threshold is that of `checks.duplicate_c
 
 PARTS = {
     "stages": measure_stages,
+    "classes": measure_classes,
     "pairs": measure_pairs,
 }

@@ -33,6 +33,7 @@ from .tables import cells
 from .tables.features import read_splits, view_0
 from .tables.figures import Metrics
 from .tables.labels import require
+from .tables.large import held
 from .tables.manifest import SPLITS, groups, read_manifest, slices, task_in
 
 
@@ -48,9 +49,9 @@ def evaluate() -> None:
     require(manifest, "evaluate")
     examples = int((manifest["split"] == "test").sum())
     memory.require(
-        8 * len(names) * (examples + 10 * settings.bootstrap),
+        2 * held(len(names) * examples) + 80 * len(names) * settings.bootstrap,
         f"evaluate: {examples:,} test examples of {len(names):,} classes",
-        "put fewer examples into the test split, or lower evaluate.bootstrap",
+        "lower evaluate.bootstrap",
     )
     test = read_splits(FEATURES, manifest, names, ["test"], power, layers)["test"]
     if test.features.shape[1] != head.dimension:

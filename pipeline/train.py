@@ -20,11 +20,11 @@ from .core.paths import (
     TRAINING,
 )
 from .core.progress import Progress
-from .heads import choice, conformal, cross_fit, penalty
+from .heads import choice, conformal, cross_fit, duration, penalty
 from .heads import floor as on_floor
 from .heads.calibration import calibrated
 from .heads.description import HeadDescription
-from .heads.fit import class_weights, device_for, fit_heads, refit
+from .heads.fit import MOST_LOGITS, class_weights, device_for, fit_heads, refit
 from .heads.head import save_head, with_priors
 from .heads.hyperparameters import CLOSED_FORMS, Hyperparameters, every_combination, used
 from .heads.losses import LOSSES, loss_for
@@ -67,13 +67,15 @@ def train() -> None:
         )
 
     # Memory of four copies of the features, as far as they are not in files, ten of a head's
-    # weights, past steps of the optimizer, and validation logits.
+    # weights, past steps of the optimizer, and logits that calibrate the head.
     head_bytes = 4 * len(classes) * (rows.features.shape[1] + 1)
+    without_steps = {one.optimizer for one in combinations} <= {"ridge", "nearest_mean"}
+    logits = len(classes) * len(val.labels)
     memory.require(
         4 * held_bytes(rows.features.size + val.features.size)
         + 10 * head_bytes
-        + min(20 * head_bytes, 10**9)
-        + 16 * len(classes) * len(val.labels),
+        + (0 if without_steps else min(20 * head_bytes, 10**9))
+        + 16 * (min(logits, MOST_LOGITS) if settings.refit else logits),
         f"train: {len(rows.labels):,} views of {len(classes):,} {TASKS[task].nouns}",
         "take fewer views (augment.views) or a backbone with fewer features",
     )
@@ -99,7 +101,11 @@ def train() -> None:
         contenders = choice.choose(both, keys, combinations, layers, schedule, weighing)
         print(f"train: {contenders[0].line(len(contenders))}")
         combinations, of_last = [contenders[0].hyperparameters], contenders[0].of_last
-    elif settings.weight_decay == params.AUTO:
+    slow = sum(one.optimizer == "lbfgs" for one in combinations)
+    heads = slow + (cross_fit.PARTS + 1 if settings.refit else 0)
+    if slow and (line := duration.line(rows.features, len(classes), heads, loss)):
+        print(f"train: {line}", flush=True)
+    if not settings.cross_validates and settings.weight_decay == params.AUTO:
         learned = len(set((both if settings.refit else rows).digests))
         options = penalty.candidates(layers, settings.layers == params.AUTO)
         for one in combinations:

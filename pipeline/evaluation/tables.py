@@ -316,11 +316,17 @@ def precision_recall_table(
 def one_against_rest(
     test: Split, probabilities: Array, classes: list[str]
 ) -> Iterator[OneAgainstRest]:
-    """Yield each class that has some of the examples, but not all."""
-    for number, name in enumerate(classes):
-        members = test.labels == number
-        if 0 < members.sum() < len(test.labels):
-            yield name, members, probabilities[:, number]
+    """Yield each class that has some of the examples, but not all.
+
+    Columns are copied some at a time, because each row of a large table is far from the next one.
+    """
+    counts = np.bincount(test.labels, minlength=len(classes))
+    size = max(1, AT_ONCE // max(len(test.labels), 1))
+    for start in range(0, len(classes), size):
+        columns = np.ascontiguousarray(probabilities[:, start : start + size].T)
+        for number, given in enumerate(columns, start):
+            if 0 < counts[number] < len(test.labels):
+                yield classes[number], test.labels == number, given
 
 
 def drawn(test: Split, right: npt.NDArray[np.bool_], classes: list[str]) -> list[str]:

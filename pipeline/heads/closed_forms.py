@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg.blas import dsyrk
 
+from ..tables import large
 from . import few_classes, lbfgs, many_classes
 from .head import Floats, Head, fit_temperature
 from .least_squares import ridge
@@ -180,10 +181,12 @@ def _moments(
 ) -> tuple[Floats64, Floats64, Floats64, Floats64]:
     """Return means [d] and [k], covariance of features [d, d], and of features and targets [d, k].
 
-    Only the lower triangle of the covariance of features is computed, which halves the cost.
+    Only the lower triangle of the covariance of features is computed, which halves the cost. If
+    one-hot labels took more than 0.5 GB, rows are added up by class instead.
     """
     count, dimension = rows.features.shape
-    size = max(1, AT_ONCE // max(dimension, rows.outputs))
+    by_class = rows.loss is LOSSES["softmax"] and 4 * count * rows.outputs > large.LARGE
+    size = max(1, AT_ONCE // max(dimension, 1 if by_class else rows.outputs))
     chunks = [slice(start, start + size) for start in range(0, count, size)]
 
     def targets(some: slice) -> Floats64:
@@ -192,15 +195,28 @@ def _moments(
     mean, targets_mean = np.zeros(dimension), np.zeros(len(outputs))
     for some in chunks:
         mean += importance[some] @ rows.features[some].astype(np.float64)
-        targets_mean += importance[some] @ targets(some)
+        if by_class:
+            targets_mean += np.bincount(rows.labels[some, 0], importance[some], rows.outputs)
+        else:
+            targets_mean += importance[some] @ targets(some)
     roots = np.sqrt(importance)[:, None]
     covariance = np.zeros((dimension, dimension), order="F")
     cross = np.zeros((dimension, len(outputs)))
     for some in chunks:
         centred = (rows.features[some] - mean) * roots[some]
-        cross += centred.T @ ((targets(some) - targets_mean) * roots[some])
+        if by_class:
+            _add_by_class(cross.T, rows.labels[some, 0], centred * roots[some])
+        else:
+            cross += centred.T @ ((targets(some) - targets_mean) * roots[some])
         covariance = dsyrk(1.0, centred.T, beta=1.0, c=covariance, overwrite_c=True, lower=1)
     return mean, targets_mean, covariance, cross
+
+
+def _add_by_class(sums: Floats64, labels: npt.NDArray[np.int64], rows: Floats64) -> None:
+    """Add rows [n, d], whose labels are [n], to the sums [c, d] of the classes."""
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    sums[present] += np.add.reduceat(rows[order], starts, axis=0)
 
 
 def nearest_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:

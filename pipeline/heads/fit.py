@@ -26,6 +26,11 @@ from .hyperparameters import CLOSED_FORMS, Hyperparameters
 from .scaling import Scale, centre_and_scale
 from .trained import Figures, Schedule, Trained
 
+# Logits that a head in closed form is calibrated on, those of the first rows. Rows are sorted by
+# digest, so the first ones are a random sample.
+MOST_LOGITS = 2**26
+UNMEASURED = Figures(1, np.nan, np.nan, np.nan, np.nan)
+
 
 def fit_heads(
     train: Split,
@@ -35,6 +40,7 @@ def fit_heads(
     device: str,
     on_epoch: Callable[[], None] = lambda: None,
     start: Head | None = None,
+    measured: bool = True,
 ) -> list[Trained]:
     """Train one head for each of `hyperparameters`, which must differ from each other.
 
@@ -55,6 +61,7 @@ def fit_heads(
         device: `cpu` or `cuda`, for gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
         start: a linear head near the result, where lbfgs begins if there are many classes.
+        measured: if false, metrics of heads in closed form are not computed, and are NaN.
     """
     idf = tf_idf.fitted(train.features) if schedule.counts else None
     if idf is not None:
@@ -83,7 +90,7 @@ def fit_heads(
             trained = []
             for name in CLOSED_FORMS:
                 if alike := [one for one in some if one.optimizer == name]:
-                    trained += _solve(name, alike, rows, new, schedule, near)
+                    trained += _solve(name, alike, rows, new, schedule, near, measured)
             if alike := [one for one in some if one.optimizer not in CLOSED_FORMS]:
                 from . import gradient_descent  # imports PyTorch
 
@@ -156,6 +163,7 @@ def _solve(
     val: Split,
     schedule: Schedule,
     start: Head | None,
+    measured: bool,
 ) -> list[Trained]:
     """Solve for heads with a closed form; their learning curve has one point."""
     decays = [one.weight_decay for one in hyperparameters]
@@ -165,21 +173,30 @@ def _solve(
     heads = closed_forms.SOLVERS[schedule.loss][name](rows, decays, start)
     scaled = name in closed_forms.OF_NO_SCALE and not rows.loss.of_numbers
     return [
-        _measured(one, head, train, val, schedule, scaled)
+        _measured(one, head, train, val, schedule, scaled, measured)
         for one, head in zip(hyperparameters, heads, strict=True)
     ]
 
 
 def _measured(
-    asked: Hyperparameters, head: Head, train: Split, val: Split, schedule: Schedule, scaled: bool
+    asked: Hyperparameters,
+    head: Head,
+    train: Split,
+    val: Split,
+    schedule: Schedule,
+    scaled: bool,
+    measured: bool = True,
 ) -> Trained:
     """Return a head in closed form with its metrics; if `scaled`, calibrate its logits first."""
     scale = 1.0
     if scaled:
         new = val if len(val.labels) else train
-        scale = closed_forms.fair_scale(head.logits(new.features), new.labels)
+        some = slice(MOST_LOGITS // len(head.bias))
+        scale = closed_forms.fair_scale(head.logits(new.features[some]), new.labels[some])
         head = head.scaled(scale)
-    figures = Figures(1, *_figures(head, train, schedule), *_figures(head, val, schedule))
+    figures = UNMEASURED
+    if measured:
+        figures = Figures(1, *_figures(head, train, schedule), *_figures(head, val, schedule))
     return Trained(asked, head, figures, [figures], "solved", scale)
 
 
@@ -236,7 +253,8 @@ def trained_again(
     epochs = chosen.kept.epoch if chosen.kept else schedule.epochs
     again = replace(schedule, epochs=epochs, patience=0)
     none = rows.take(slice(0))
-    (trained,) = fit_heads(rows, none, [chosen.hyperparameters], again, device, start=start)
+    one = [chosen.hyperparameters]
+    (trained,) = fit_heads(rows, none, one, again, device, start=start, measured=False)
     if trained.head is None:
         raise TrainingError(
             "when the chosen head was trained again on a different set of examples, it"

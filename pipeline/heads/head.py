@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ..core.errors import DataError
+from ..tables import large
 from ..tasks import TASKS, UNNAMED
 from .description import Calibration, HeadDescription
 from .tf_idf import weighed
@@ -100,12 +101,12 @@ class Head:
 
         Predictions are the probabilities of the classes, which add up to 1, the probability of
         each label, or the predicted targets, which ignore the temperature. The logits of many rows
-        are computed in chunks.
+        are computed in chunks, into a file if there are very many.
         """
         size = max(1, 16 * MANY_LOGITS // len(self.bias))
         if len(features) <= size:
             return activated(task, self.logits(features), temperature)
-        found = np.empty((len(features), len(self.bias)))
+        found = large.empty(len(features), len(self.bias), np.float64)
         for start in range(0, len(features), size):
             some = slice(start, start + size)
             found[some] = activated(task, self.logits(features[some]), temperature)

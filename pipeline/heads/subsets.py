@@ -190,7 +190,7 @@ def _one_by_one(
         inside = pool.take(mask)
         weights = class_weights(weighing, inside.labels, outputs)
         weighted = replace(schedule, class_weights=weights)
-        (one,) = fit_heads(inside, none, [hyperparameters], weighted, "cpu")
+        (one,) = fit_heads(inside, none, [hyperparameters], weighted, "cpu", measured=False)
         if one.head is None:
             raise TrainingError(f"a head {one.status}; lower train.learning_rate")
         return one.head.logits(pool.features[rows])

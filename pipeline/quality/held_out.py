@@ -1,5 +1,7 @@
 """Out-of-fold predictions of ridge regressions, to find label issues."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,21 +28,55 @@ def folds_of(rows: pd.DataFrame, labels: npt.NDArray[Any], seed: int, numbers: b
     return folds(group_keys(rows).tolist(), labels, FOLDS, numbers, seed)
 
 
+@dataclass(frozen=True)
+class Regression:
+    """A ridge regression of c numbers, and the rows of the centred features [n, d] not seen."""
+
+    features: Floats
+    rows: Integers
+    of: Floats
+    mean: Floats
+    means: Floats
+
+    def predicted(self, rows: Integers) -> Floats:
+        """Return predictions [m, c] for some rows of the features."""
+        return mapped(taken(self.features, rows), self._of)
+
+    def _of(self, features: Floats) -> Floats:
+        found: npt.NDArray[Any] = (features - self.mean) @ self.of + self.means
+        return found
+
+
 def predicted(
     features: Floats, wanted: Floats, fold: Integers, penalty: float = PENALTY
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Return each example's prediction by a ridge regression that was fitted on the other folds.
 
+    The arguments are those of `regressions`.
+
+    Returns:
+        predictions [n, c], and whether there was a different fold to fit on, [n].
+    """
+    answers = zeros(*wanted.shape)
+    scored = np.zeros(len(wanted), dtype=bool)
+    for one in regressions(features, wanted, fold, penalty):
+        answers[one.rows] = one.predicted(one.rows)
+        scored[one.rows] = True
+    return answers, scored
+
+
+def regressions(
+    features: Floats, wanted: Any, fold: Integers, penalty: float = PENALTY
+) -> Iterator[Regression]:
+    """Fit a ridge regression for each fold, on the other folds.
+
     With more rows than features, the sums of a fold are subtracted from those of all rows.
 
     Args:
         features: [n, d].
-        wanted: [n, c], the finite numbers to predict.
+        wanted: [n, c], the finite numbers to predict; may be a sparse array of SciPy.
         fold: [n], as `folds_of` returns it.
         penalty: the L2 penalty, divided by the mean square of a feature.
-
-    Returns:
-        predictions [n, c], and whether there was a different fold to fit on, [n].
     """
     centred = mapped(features, partial(_less, mean=features.mean(axis=0)))
     with np.errstate(over="ignore", under="ignore"):
@@ -48,8 +84,6 @@ def predicted(
     if not SIZES[0] < size < SIZES[1]:
         size = float(np.sqrt(np.square(centred.astype(np.float64)).mean()))
     centred /= size or 1.0
-    answers = zeros(*wanted.shape)
-    scored = np.zeros(len(wanted), dtype=bool)
     every = [fold == number for number in range(FOLDS)]
     held = [out for out in every if out.any() and not out.all()]
     rows, dimension = centred.shape
@@ -59,7 +93,7 @@ def predicted(
         products = [part.T @ part for part in parts]
         sums = centred.sum(axis=0), wanted.sum(axis=0), sum(products), centred.T @ wanted
     for number, out in enumerate(held):
-        own, of_own = taken(centred, out), taken(wanted, out)
+        own, of_own = taken(centred, out), _taken(wanted, out)
         count = rows - len(own)
         if products:
             less = own.sum(axis=0), of_own.sum(axis=0), products[number], own.T @ of_own
@@ -69,20 +103,19 @@ def predicted(
             cross -= np.outer(mean, totals)
             of = ridge(squares, penalty * count * dimension, cross)
         else:
-            others, of_others = taken(centred, ~out), taken(wanted, ~out)
+            others, of_others = taken(centred, ~out), _taken(wanted, ~out)
+            if not isinstance(of_others, np.ndarray):
+                of_others = of_others.toarray()
             mean, means = others.mean(axis=0), of_others.mean(axis=0)
             others -= mean
             dual = ridge(others @ others.T, penalty * count * dimension, of_others - means)
             of = others.T @ dual
-        answers[out] = mapped(own, partial(_answers, of, mean, means))
-        scored[out] = True
-    return answers, scored
+        yield Regression(centred, np.flatnonzero(out), of, mean, means)
 
 
 def _less(rows: Floats, mean: Floats) -> Floats:
     return rows - mean
 
 
-def _answers(of: Floats, mean: Floats, means: Floats, features: Floats) -> Floats:
-    found: npt.NDArray[Any] = (features - mean) @ of + means
-    return found
+def _taken(wanted: Any, rows: npt.NDArray[np.bool_]) -> Any:
+    return taken(wanted, rows) if isinstance(wanted, np.ndarray) else wanted[rows]

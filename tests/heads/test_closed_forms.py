@@ -70,6 +70,15 @@ def test_ridge_is_scikit_learns_up_to_one_scale(decay):
     np.testing.assert_allclose(got, scale * wanted, rtol=1e-2, atol=1e-3 * np.abs(got).max())
 
 
+def test_ridge_is_the_same_if_rows_are_added_up_by_class(monkeypatch):
+    weights = [1.0, 2.0, 0.5]
+    one_hot = fit("ridge", weights=weights).head
+    monkeypatch.setattr("pipeline.tables.large.LARGE", 0)
+    by_class = fit("ridge", weights=weights).head
+    np.testing.assert_allclose(by_class.weight, one_hot.weight, rtol=1e-4)
+    np.testing.assert_allclose(by_class.bias, one_hot.bias, rtol=1e-4)
+
+
 def test_ridge_without_a_penalty_and_with_fewer_rows_than_features_is_finite():
     few = blobs(6, 3, dimension=20)
     head = fit("ridge", 0.0, few, blobs(0, 0, dimension=20)).head

@@ -71,6 +71,15 @@ def test_an_issue_is_a_label_that_is_probably_wrong_and_the_probability_is_true(
     assert found["wrong"].is_monotonic_decreasing
 
 
+def test_scores_that_are_not_kept_find_the_same_issues(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, features, _ = of_classes(apart=3.5)
+    kept = label_issues(manifest, features, ChecksParams())
+    monkeypatch.setattr("pipeline.tables.large.LARGE", 0)
+    again = label_issues(manifest, features, ChecksParams())
+    for one, other in zip((kept.issues, kept.answers), (again.issues, again.answers), strict=True):
+        pd.testing.assert_frame_equal(one, other, rtol=1e-3)
+
+
 def test_where_a_head_recognises_too_little_nothing_is_listed_and_it_says_so() -> None:
     found, why_not, _ = label_issues(*of_classes(apart=1.0)[:2], ChecksParams())
     assert found.empty

@@ -7,6 +7,8 @@ ICML 2001). A label is an issue if the overlap does not explain it.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +17,13 @@ import pandas as pd
 from ...core import memory
 from ...core.params import ChecksParams
 from ...heads.head import probabilities
+from ...quality import held_out
 from ...quality.doubtful import Doubts
-from ...quality.held_out import FOLDS, Floats, Integers, folds_of, predicted
+from ...quality.held_out import FOLDS, Floats, Integers, Regression, folds_of, predicted
 from ...tables import large
-from ...tables.large import chunks, taken, zeros
+from ...tables.large import chunks, zeros
 
+Mask = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 
 # The expected number of wrong labels before the fit, whatever the number of examples.
@@ -66,11 +70,12 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
     """
     classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
     fold = folds_of(rows, labels, settings.seed, numbers=False)
-    scores, tested = held_out(features, labels, len(classes), fold)
-    of_tested = taken(scores, tested)
-    found = recognised(of_tested, labels[tested])
-    scale, rate = noise(of_tested, labels[tested])
-    suggested, probability, given = _softmaxed(scores, labels, scale)
+    scores = Scores.of(features, labels, len(classes), fold)
+    tested = scores.tested
+    first = np.flatnonzero(tested)[: max(1, MOST_SCORES // len(classes))]
+    scale, rate = noise(scores.of_rows(first), labels[first])
+    hits, suggested, probability, given = _softmaxed(scores, labels, scale)
+    found = recognised(hits[tested], labels[tested])
     table = rows[["path", "split", "label"]].assign(
         suggested=classes.to_numpy()[suggested],
         probability=probability,
@@ -93,49 +98,84 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
     return Doubts(chosen, why, pd.DataFrame(answers))
 
 
-def _softmaxed(scores: Floats, labels: Integers, scale: float) -> tuple[Integers, Doubles, Doubles]:
-    """Return the most probable classes [n], their probabilities, and those of the labels."""
-    suggested, (probability, given) = np.empty(len(labels), int), np.empty((2, len(labels)))
+@dataclass(frozen=True)
+class Scores:
+    """The scores of n examples by ridge classifiers that were trained on the other folds.
+
+    Up to 0.5 GB are computed once. If there are more, they are computed each time they are used.
+    `tested` [n] are the examples whose label also occurs in a different fold.
+    """
+
+    shape: tuple[int, int]
+    tested: Mask
+    known: Floats | None
+    regressions: list[Regression]
+
+    @classmethod
+    def of(cls, features: Floats, labels: Integers, classes: int, fold: Integers) -> Self:
+        """Fit the classifiers.
+
+        Args:
+            features: [n, d].
+            labels: [n], positions of the classes.
+            classes: the number of classes.
+            fold: [n], as `held_out.folds_of` returns it.
+        """
+        every, shape = np.arange(len(labels)), (len(labels), classes)
+        known, regressions = None, []
+        if 4 * shape[0] * classes <= large.LARGE:
+            wanted = zeros(*shape)
+            wanted[every, labels] = 1
+            known, tested = predicted(features, wanted, fold)
+        else:
+            from scipy.sparse import csr_array  # slow to import, and rarely needed
+
+            ones = csr_array((np.ones(len(labels), np.float32), (every, labels)), shape)
+            regressions = list(held_out.regressions(features, ones, fold))
+            tested = np.isin(every, np.concatenate([one.rows for one in regressions]))
+        for number in range(FOLDS):
+            out = fold == number
+            tested[out] &= np.isin(labels[out], labels[~out])
+        return cls(shape, tested, known, regressions)
+
+    def of_rows(self, rows: Integers | slice) -> Floats:
+        """Return the scores [m, c] of some rows."""
+        if self.known is not None:
+            return self.known[rows]
+        rows = np.arange(self.shape[0])[rows]
+        found = np.zeros((len(rows), self.shape[1]), np.float32)
+        for one in self.regressions:
+            here = np.isin(rows, one.rows)
+            found[here] = one.predicted(rows[here])
+        return found
+
+
+def _softmaxed(
+    scores: Scores, labels: Integers, scale: float
+) -> tuple[Mask, Integers, Doubles, Doubles]:
+    """Return if labels have the highest score, the most probable classes, and probabilities.
+
+    All are [n]; the probabilities are those of the most probable classes and of the labels.
+    """
+    hits, suggested = np.empty(len(labels), bool), np.empty(len(labels), int)
+    probability, given = np.empty((2, len(labels)))
     for some in chunks(*scores.shape):
-        softmaxed = probabilities(scores[some], 1 / scale)
+        part = scores.of_rows(some)
+        hits[some] = part.argmax(axis=1) == labels[some]
+        softmaxed = probabilities(part, 1 / scale)
         every = np.arange(len(softmaxed))
         suggested[some] = softmaxed.argmax(axis=1)
         probability[some] = softmaxed[every, suggested[some]]
         given[some] = softmaxed[every, labels[some]]
-    return suggested, probability, given
+    return hits, suggested, probability, given
 
 
-def recognised(scores: Floats, labels: Integers) -> float:
+def recognised(hits: Mask, labels: Integers) -> float:
     """Return the fraction of each class that is recognised, as a mean; 1 if there are no labels."""
     if not len(labels):
         return 1.0
-    hits = scores.argmax(axis=1) == labels
     sizes = np.bincount(labels)
     return float((np.bincount(labels, hits) / np.maximum(sizes, 1))[sizes > 0].mean())
-
-
-def held_out(
-    features: Floats, labels: Integers, classes: int, fold: Integers
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Return the scores of each example by a ridge classifier trained on the other folds.
-
-    Args:
-        features: [n, d].
-        labels: [n], positions of the classes.
-        classes: the number of classes.
-        fold: [n], as `held_out.folds_of` returns it.
-
-    Returns:
-        scores [n, classes], and which examples [n] were tested: those whose label also occurs in a
-        different fold.
-    """
-    wanted = zeros(len(labels), classes)
-    wanted[np.arange(len(labels)), labels] = 1
-    scores, tested = predicted(features, wanted, fold)
-    for held in range(FOLDS):
-        out = fold == held
-        tested[out] &= np.isin(labels[out], labels[~out])
-    return scores, tested
 
 
 def noise(scores: Floats, labels: Integers) -> tuple[float, float]:
@@ -155,7 +195,6 @@ def noise(scores: Floats, labels: Integers) -> tuple[float, float]:
     examples, classes = scores.shape
     if not examples or classes < 2:
         return 1.0, 0.0
-    scores, labels = scores[: MOST_SCORES // classes], labels[: MOST_SCORES // classes]
     below = scores - scores.max(axis=1, keepdims=True)
     found = max(_fitted(below, labels, start) for start in STARTS)
     return float(f"{found[1]:.6g}"), float(f"{found[2]:.6g}")
