@@ -103,7 +103,8 @@ def train() -> None:
         combinations, of_last = [contenders[0].hyperparameters], contenders[0].of_last
     slow = sum(one.optimizer == "lbfgs" for one in combinations)
     heads = slow + (cross_fit.PARTS + 1 if settings.refit else 0)
-    if slow and (line := duration.line(rows.features, len(classes), heads, loss)):
+    of_heads = len(classes), heads, TASKS[task].nouns, loss
+    if slow and (line := duration.line(rows.features, *of_heads)):
         print(f"train: {line}", flush=True)
     if not settings.cross_validates and settings.weight_decay == params.AUTO:
         learned = len(set((both if settings.refit else rows).digests))

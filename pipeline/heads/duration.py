@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from .closed_forms import SOLVERS
 from .head import Floats, one_thread
 from .linear_loss import AT_ONCE, LinearLoss, with_ones
 from .losses import LOSSES
@@ -15,7 +16,7 @@ LEAST = 600.0  # seconds; shorter estimates are not printed
 SLOW = 1e10  # operations per second of a slow core; the pass is only measured if it matters then
 
 
-def seconds(features: Floats, outputs: int, heads: float) -> float:
+def seconds(features: Floats, outputs: int, heads: int) -> float:
     """Return about how many seconds L-BFGS takes; 0 if even a slow core needs less than `LEAST`.
 
     Args:
@@ -34,15 +35,18 @@ def seconds(features: Floats, outputs: int, heads: float) -> float:
         start = time.perf_counter()
         loss(weights, np.zeros(1, np.intp))
         took = time.perf_counter() - start
-    return took * count / len(rows) * PASSES * heads
+    return took * float(count / len(rows)) * PASSES * heads
 
 
-def line(features: Floats, outputs: int, heads: float, loss: str) -> str:
+def line(features: Floats, outputs: int, heads: int, nouns: str, loss: str) -> str:
     """Return the line to print before L-BFGS begins; empty if it does not take long."""
     took = seconds(features, outputs, heads)
     if took < LEAST:
         return ""
     words = f"{took / 60:.0f} minutes" if took < 5400 else f"{took / 3600:.1f} hours"
-    other = "" if loss == "huber" else "; train.optimizer: ridge is faster"
-    of = f"{len(features):,} rows of {outputs:,} classes, labels or targets"
-    return f"lbfgs will take about {words} for {of}{other}"
+    ridge = (
+        "; train.optimizer: ridge needs a small part of that" if "ridge" in SOLVERS[loss] else ""
+    )
+    return (
+        f"lbfgs will take about {words} for {len(features):,} rows and {outputs:,} {nouns}{ridge}"
+    )

@@ -7,8 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from pipeline.heads import duration, lbfgs, linear_loss, many_classes
 from pipeline.heads import head as heads
-from pipeline.heads import lbfgs, linear_loss, many_classes
 from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.head import Floats, Head, fit_temperature, probabilities
 from pipeline.heads.hyperparameters import Hyperparameters
@@ -35,6 +35,13 @@ def rows(each: int, seed: int, centred: bool = True) -> Split:
         mean, scale = centre_and_scale(found)
         found = (found - mean) / scale
     return Split(names, names, np.zeros(len(labels), np.int32), labels, found)
+
+
+def test_lbfgs_prints_how_long_it_takes_if_that_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = rows(2, 0).features, CLASSES, 3, "classes", "softmax"
+    assert not duration.line(*given)
+    monkeypatch.setattr(duration, "LEAST", 0.0)
+    assert duration.line(*given).startswith("lbfgs will take about 0 minutes for 240 rows and 120")
 
 
 def minimum(
