@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import evaluation
+from pipeline.core.errors import ParamsError
 from pipeline.tasks import TASKS
 
 from . import compared
@@ -102,6 +103,16 @@ class Gate(BaseModel):
             f"which is more than the margin of {margin:g}"
         )
         return Decision(words, self.when_worse)
+
+
+def stop_if_wrong(given: dict[str, Any]) -> None:
+    """Raise `ParamsError` if these are not parameters of the gate."""
+    try:
+        Gate.model_validate(given)
+    except ValidationError as error:
+        where, what = error.errors()[0]["loc"], error.errors()[0]["msg"]
+        takes = f"; the gate takes {', '.join(Gate.model_fields)}"
+        raise ParamsError(f"--gate: {'.'.join(map(str, where))}: {what}{takes}") from None
 
 
 def task_of(metrics: dict[str, Any]) -> str | None:

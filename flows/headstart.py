@@ -59,7 +59,7 @@ def headstart(
         cancellation = stack.enter_context(Cancellation())
         try:
             refuse_idle(overrides, name, pull or push, remote)
-            check_project(root)
+            check_project(root, to_run=True)
             if gate and overrides:  # a deployment always passes its gate
                 get_run_logger().info(
                     "an experiment does not replace the last result, so the gate is not used"
@@ -186,5 +186,5 @@ def verdict(run: Run, decision: Decision | None, report: Path | None = None) -> 
             return Failed(message=words)
         return Completed(name="Kept", message=words, data=report)
     if decision:
-        words = f"{words}; {decision.words}"
+        words = f"{words}; took the new result: {decision.words}"
     return Completed(message=words, data=report)

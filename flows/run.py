@@ -12,11 +12,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from pipeline.core import command, lock
+from pipeline.core import command
 
 from . import access, server, uptodate
 from .dvc.pool import warm_up
-from .dvc.project import working_copy
+from .dvc.project import check_project, working_copy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remote", metavar="NAME", help="the DVC remote, if not the default one")
     parser.add_argument(
         "--gate",
-        type=json.loads,
+        type=_object,
         metavar="JSON",
         help='keep the old result if the new one is worse, as in {"when_worse": "keep"}',
     )
@@ -49,6 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="wait",
         help="if another run uses this working copy: wait for it (default), or refuse",
     )
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Return the gate's parameters, which `stop_if_wrong` checks."""
+    with contextlib.suppress(ValueError):
+        if isinstance(found := json.loads(text), dict):
+            return found
+    raise argparse.ArgumentTypeError(f'{text!r} is not JSON such as \'{{"when_worse": "keep"}}\'')
 
 
 def run(**asked: Any) -> None:
@@ -66,13 +74,13 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     `say` is called at the end with each line of the results, for the user.
 
     Raises:
-        LockError: the project was made with different code or libraries than are installed.
-        RunError: this is not a DVC repository, Prefect has no folder to write to, or its server
-            refuses the password.
+        HeadstartError: this is not a project, or it or a parameter of the gate is not valid.
+        RunError: Prefect has no folder to write to, or its server refuses the password.
     """
     os.environ |= server.QUIET
     root = working_copy()
-    lock.check(root)
+    # The flow checks this too, but a server for this run alone takes long to start.
+    check_project(root, to_run=True)
     if api := server.find(root):
         os.environ["PREFECT_API_URL"] = api
     else:
@@ -92,8 +100,11 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.utilities.urls import url_for
 
+    from .gate import stop_if_wrong
     from .headstart import headstart
 
+    if asked["gate"] is not None:
+        stop_if_wrong(asked["gate"])
     # At the end, a run waits up to a second for its heartbeat. Heartbeats serve automations that
     # watch the runs of workers; at a terminal a person watches.
     with access.admitted(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

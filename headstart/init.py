@@ -283,6 +283,8 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
             f"--data {data} is a file; for {nouns} give a folder"
             + (f" or a table {'.csv or ' * (kind == 'text')}.parquet" if rows else "")
             + f", in which a table is named {' or '.join(TABLES)}"
+            + "; for a table of texts add --kind text"
+            * (kind == "image" and ending in ("csv", "parquet"))
         )
     return Examples(given, ending, path, check_columns(given, {rows}))
 
@@ -312,7 +314,9 @@ def check_columns(table: Path, fitting: set[str]) -> Dialect:
     except (csv.Error, UnicodeDecodeError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{table} cannot be read as a table: {reason}") from None
-    has = f"it has {', '.join(columns) or 'none'}"
+    if not columns:
+        raise DataError(f"{table} is empty: its first line should have the names of the columns")
+    has = f"it has {', '.join(columns)}"
     beside = VECTOR in fitting and table.suffix == ".csv" and table.with_name(MATRIX).exists()
     if not (fitting & {*columns} or beside):
         wanted = " or ".join(sorted(fitting - {""}, reverse=True))

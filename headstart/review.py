@@ -54,11 +54,12 @@ def run(name: str | None = None, port: int = PORT) -> None:
     desk, key = Desk(name, set(read_manifest(MANIFEST)["digest"])), loopback.new_key()
     listening = loopback.listening(port)
     at = loopback.address(listening, key)
-    print(f"review: open {at} ; corrections go to {desk.file}", flush=True)
+    print(f"review: open {at} ; corrections go to {desk.file}; Ctrl-C ends it", flush=True)
     loopback.serve(application(desk, key), listening)
     with suppress(DataError):  # the file was damaged meanwhile, which ingest reports
         if rows := desk.rows():
-            print(f"review: {desk.file} has {len(rows)} corrections; next: headstart repro")
+            has = f"{len(rows)} correction{'s' * (len(rows) != 1)}"
+            print(f"review: {desk.file} has {has}; next: headstart repro")
 
 
 def own_name() -> str:

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from pipeline.core import lock
-from pipeline.core.errors import RunError
+from pipeline.core.errors import DataError, RunError
 from pipeline.core.paths import CORRECTIONS, LOCK, MAP, PARAMS, WEIGHTS
 from pipeline.core.plugins import FOLDER
 from pipeline.core.starter import stamps
@@ -28,10 +28,12 @@ def working_copy() -> Path:
     for folder in [here, *here.parents]:
         if (folder / ".dvc").is_dir():
             return folder
-    raise RunError(f"{here} is not in a DVC repository: change to one, or run `dvc init`")
+    raise RunError(
+        f"{here} is not in a project: change to its folder, or make one with `headstart init`"
+    )
 
 
-def check_project(root: Path) -> None:
+def check_project(root: Path, to_run: bool = False) -> None:
     """Check that `headstart.lock`, `params.yaml` and git fit `dvc.yaml` and what is installed.
 
     DVC's own error messages do not say what to write.
@@ -39,6 +41,7 @@ def check_project(root: Path) -> None:
     Raises:
         LockError: the project was made with different code or libraries than are installed.
         ParamsError: the message says in one line what to write.
+        DataError: the project is about `to_run`, and nothing makes `ingest.path`, which is missing.
         RunError: git tracks an output that DVC keeps, or a folder that stages read is missing.
     """
     file = root / "dvc.yaml"
@@ -46,7 +49,9 @@ def check_project(root: Path) -> None:
     if not re.search("python -m pipeline[.]|headstart run ", graph):  # another project
         return
     lock.check(root)
-    reads, outs = _checked(root, graph)
+    reads, outs, path = _checked(root, graph)
+    if to_run:
+        _stop_without_examples(root, Path(path), outs)
     for folder, stage in ((CORRECTIONS, "ingest"), (MAP, "checks")):
         if str(folder) in reads and not (root / folder).is_dir():
             what = "headstart upgrade" if (root / LOCK).exists() else f"git checkout {folder}"
@@ -60,8 +65,28 @@ def check_project(root: Path) -> None:
         raise RunError(f"git tracks what DVC keeps: run `git rm -r --cached {names}`, then commit")
 
 
-def _checked(root: Path, graph: str) -> tuple[list[str], list[str]]:
-    """Check `params.yaml`; return the dependencies and outputs of the stages in `graph`.
+def _stop_without_examples(root: Path, path: Path, outs: list[str]) -> None:
+    """Stop before DVC removes the outputs of `ingest`, whose `path` is missing.
+
+    A path that `dvc pull` or a stage makes may be missing.
+    """
+    made = [Path(out) for out in outs]
+    tracked = any(
+        (root / f"{one}.dvc").exists() or one in made for one in (path, *path.parents[:-1])
+    )
+    if tracked or (root / path).exists():
+        return
+    beside = root / path.parent
+    names = {one.name.removesuffix(".dvc") for one in beside.glob("[!.]*")}
+    has = f" ({path.parent} has {', '.join(sorted(names)[:9])})" if names else ""
+    raise DataError(
+        f"ingest.path in {PARAMS} is {path}, which does not exist{has}: put your examples there, or"
+        " name the folder or table that has them"
+    )
+
+
+def _checked(root: Path, graph: str) -> tuple[list[str], list[str], str]:
+    """Check `params.yaml`; return what the stages in `graph` read and write, and `ingest.path`.
 
     A check that has passed is remembered, because the import of the schema takes longer.
     """
@@ -71,20 +96,20 @@ def _checked(root: Path, graph: str) -> tuple[list[str], list[str]]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads((root / CHECKED).read_bytes())
         if kept["known"] == known.hexdigest():
-            return kept["reads"], kept["outs"]
+            return kept["reads"], kept["outs"], kept["path"]
     from pipeline import kinds  # slow
     from pipeline.core import params
 
-    params.check_file(kinds.schema, root)
+    path = str(params.check_file(kinds.schema, root).ingest.path)
     stages = params.stages_in(graph).values()
     reads = [dep for stage in stages for dep in stage.get("deps", [])]
     entries = [out for stage in stages for out in stage.get("outs", [])]
     outs = [out for entry in entries for out in (entry if isinstance(entry, dict) else [entry])]
     with contextlib.suppress(OSError):  # it is checked again
         (root / CHECKED).parent.mkdir(exist_ok=True)
-        kept = {"known": known.hexdigest(), "reads": reads, "outs": outs}
+        kept = {"known": known.hexdigest(), "reads": reads, "outs": outs, "path": path}
         (root / CHECKED).write_text(json.dumps(kept), encoding="utf-8")
-    return reads, outs
+    return reads, outs, path
 
 
 def _checked_by(root: Path, graph: str) -> Iterator[bytes]:

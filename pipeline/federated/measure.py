@@ -86,6 +86,8 @@ def run(bundle: Path) -> None:
             f"measure: warning: the joined head does not have the classes {printable(lacks)}, so it"
             f" cannot be right about their {missing.sum()} test examples"
         )
+    if none := sorted({*known} - {*labels.tolist()}):
+        print(f"measure: warning: no test examples of {printable(listed(none))}")
     for words in doubts(groups):
         print(f"measure: warning: {words}")
     of_groups = "" if groups is None else f" of {figures['own'].test['groups']} groups"

@@ -240,8 +240,9 @@ def baselines(found: dict[str, Any], name: str, confidence: str) -> str:
         figures = floor[name]
         shown = {key: _figure(name, value) for key, value in figures.items()}
         words.append(
-            f"Equal heads have {shown['backbone']} on the backbone and {shown['floor']} on its"
-            f" floor, {floor['name']}."
+            f"Two heads of one kind compare the features: {shown['backbone']} with those of the"
+            f" backbone, {shown['floor']} with those of {floor['name']}, its floor, which is not"
+            " pretrained."
         )
         if "high" in figures:
             words.append(

@@ -216,8 +216,8 @@ def document(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
-            f"{file} cannot be read ({error.strerror}), so {file.parent} is not a bundle; run the"
-            " bundle stage, or name a folder that it wrote"
+            f"{file} cannot be read ({error.strerror}), so {file.parent} is not a bundle; run"
+            " `headstart repro`, or name a folder that the stage bundle wrote"
         ) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is damaged: {error}; {AGAIN}") from None

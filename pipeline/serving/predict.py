@@ -167,10 +167,7 @@ def files(asked: Iterable[str], texts: bool = False) -> Iterator["Path | Typed"]
         if not found and texts and len(text.split()) > 1:
             found = [Typed(os.fsencode(text))]
         if not found:
-            also = (
-                ", and a text given here has several words: pass others by standard input, as -"
-                * texts
-            )
+            also = "; to classify a text of one word, pass it by standard input, as -" * texts
             raise ParamsError(f"{text} names no file{also}")
         yield from found
 

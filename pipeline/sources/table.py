@@ -216,7 +216,8 @@ def _count_others(root: Path, file: Path, named: set[Path]) -> None:
     """Print how many files in the folder the table does not name."""
     others = len(set(walk(root)[0]) - named - {file, file.with_name(MATRIX)})
     if others:
-        print(f"ingest: {others} other files in {root} are not listed in {file.name}")
+        files = "1 other file in {} is" if others == 1 else f"{others} other files in {{}} are"
+        print(f"ingest: {files.format(root)} not listed in {file.name}")
 
 
 def slicing(file: Path, rows: list[Row], own: set[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from toys import FlowRun, Toy
 
 from flows.compared import beside_reference
 from flows.dvc.pool import Pool
-from flows.gate import Gate
+from flows.gate import Gate, stop_if_wrong
 from flows.guard import ANSWERS, KEPT, Guard
 from flows.reference import FETCHED, FILE, Reference
 from pipeline.core.errors import ParamsError
@@ -55,6 +55,12 @@ def test_the_answer_decides_as_the_gate_says(
     assert decision is not None
     assert decision.words.startswith(said)
     assert decision.does == does
+
+
+def test_a_misspelt_parameter_is_refused_in_one_line() -> None:
+    stop_if_wrong({"when_worse": "keep", "margin": 0.1})
+    with pytest.raises(ParamsError, match=r"^--gate: when_wors: .*; the gate takes metric, better"):
+        stop_if_wrong({"when_wors": "keep"})
 
 
 def test_with_a_margin_only_the_figures_are_compared(tmp_path: Path) -> None:

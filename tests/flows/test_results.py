@@ -174,7 +174,6 @@ def test_a_parameter_that_would_do_nothing_is_refused(toy: Toy) -> None:
     for arguments, said in (
         (["--name", "better"], "name is for an experiment"),
         (["--remote", "store"], "remote has no effect without pull or push"),
-        (["--gate", '{"margn": 0.125}'], "margn"),
     ):
         run = toy.flow(*arguments)
         assert (run.state["type"], run.code) == ("FAILED", 1)

@@ -153,7 +153,7 @@ def test_of_one_class_labels_are_this_class(model: headstart.Model, disc: Path) 
 
 
 def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(headstart.DataError, match="is not a bundle; run the bundle stage"):
+    with pytest.raises(headstart.DataError, match="is not a bundle; run `headstart repro`"):
         headstart.load(tmp_path)
 
 

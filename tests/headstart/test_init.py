@@ -23,7 +23,7 @@ from headstart.init import contents, examined
 from headstart.init import run as init
 from pipeline import kinds
 from pipeline.core import lock, packages, params
-from pipeline.core.errors import HeadstartError, MissingSetError
+from pipeline.core.errors import DataError, HeadstartError, MissingSetError
 from tests.conftest import ROOT
 
 track = making._track
@@ -149,7 +149,7 @@ def test_the_header_of_a_table_is_read(photos: Path, capsys: pytest.CaptureFixtu
     named = f"{table.resolve()} has no column"
     assert refused(project, "text", table) == f"{named} text; it has title, label: rename yours"
     table.write_text("")
-    assert refused(project, "text", table) == f"{named} text; it has none: rename yours"
+    assert "is empty: its first line should have the names" in refused(project, "text", table)
     Path("a.parquet").write_text("text,label")
     assert "cannot be read as a table: Parquet magic" in refused(project, "text", Path("a.parquet"))
     listed = photos / "labels.csv"
@@ -207,7 +207,11 @@ def test_parents_that_are_missing_are_made(here: Path, photos: Path) -> None:
     assert "has no files" in refused(Path("a/b/project"), data=Path("empty"))
     init(Path("a/b/project"), data=photos)
     init(Path("a/other"))
-    check_project(here / "a/b/project")
+    check_project(here / "a/b/project", to_run=True)
+    with pytest.raises(DataError, match=r"^ingest.path in params.yaml is data/raw/pictures, which"):
+        check_project(here / "a/other", to_run=True)
+    (here / "a/other/data/raw/pictures.dvc").touch()  # `dvc pull` fetches it
+    check_project(here / "a/other", to_run=True)
     assert sorted(path.name for path in here.iterdir()) == ["a", "empty", photos.name]
     assert sorted(path.name for path in (here / "a").iterdir()) == ["b", "other"]
     assert (here / "a/b").stat().st_mode == photos.stat().st_mode

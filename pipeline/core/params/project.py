@@ -16,8 +16,8 @@ from .schema import CLOSED_FORMS
 from .whole import Params
 
 
-def check_file(schema: Schema, root: Path = Path()) -> None:
-    """Check that `params.yaml` is valid and has the parameters that `dvc.yaml` names.
+def check_file(schema: Schema, root: Path = Path()) -> Params:
+    """Return `params.yaml`, which has to be valid and to have the parameters that `dvc.yaml` names.
 
     DVC has no defaults for these parameters, and its own error does not say what to write.
 
@@ -55,6 +55,7 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
         raise ParamsError(f"{root / PARAMS} lacks parameters that dvc.yaml names; add {lines}")
     _check_plugins(settings)
     _check_sets(settings)
+    return settings
 
 
 def stages_in(graph: str) -> dict[str, dict[str, Any]]:
@@ -67,7 +68,7 @@ def stages_in(graph: str) -> dict[str, dict[str, Any]]:
         stages = yaml.load(graph, Loader)["stages"].items()  # noqa: S506 (a safe one)
         return {name: dict(stage.get("do", stage)) for name, stage in stages}
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).replace('in "<unicode string>", ', "at ")
         raise ParamsError(f"dvc.yaml is not readable YAML: {reason}") from None
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ParamsError("dvc.yaml has no stages, or has an empty one") from None

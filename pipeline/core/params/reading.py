@@ -134,7 +134,7 @@ def document_in(path: Path) -> dict[str, Any]:
     except _TwiceError as error:
         raise ParamsError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).replace('in "<unicode string>", ', "at ")
         raise ParamsError(f"{path} is not readable YAML: {reason}") from None
     if not isinstance(document, dict):
         raise ParamsError(f"{path} must hold the sections {', '.join(Params.model_fields)}")

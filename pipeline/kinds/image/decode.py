@@ -19,6 +19,7 @@ import threading
 import warnings
 from functools import cache, lru_cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -469,7 +470,7 @@ def _picked(picture: Image.Image, grey: bool, reading: Reading) -> tuple[Image.I
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    return shorten(str(error), 120, placeholder=" …") or type(error).__name__
 
 
 def _unknown(data: bytes) -> str:

@@ -10,6 +10,7 @@ import io
 import logging
 import warnings
 from functools import cache
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def picture(file: io.BytesIO, reading: Reading, most_pixels: int) -> tuple[NDArr
     except RefusedError:
         raise
     except Exception as error:  # pydicom raises many kinds on malicious files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = shorten(str(error), 120, placeholder=" …") or type(error).__name__
         raise RefusedError(f"damaged or cut short ({reason})") from None
 
 

@@ -229,7 +229,7 @@ def test_words_on_the_command_line_and_lines_of_standard_input_are_texts(
         ("sport", f"{('the final ' * 6)[:59]}…"),
     ]
     with pytest.raises(
-        ParamsError, match=r"^one.text names no file, and a text given here has several words"
+        ParamsError, match=r"^one.text names no file; to classify a text of one word, pass it by"
     ):
         answers.run(Path("bundle"), ["one.text"])
 
