@@ -202,6 +202,7 @@ def digests_of(folder: str) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
 
 
+@pytest.mark.slow
 def test_another_mix_of_classes_is_declined(vectors: Project) -> None:
     write(1.0, [0.9, 0.05, 0.05])
     run(*FIRST, "adapt")
@@ -210,6 +211,7 @@ def test_another_mix_of_classes_is_declined(vectors: Project) -> None:
     assert table["none"] > table["coral"] + 0.1  # which would have done harm
 
 
+@pytest.mark.slow
 def test_more_examples_of_the_same_are_declined(
     vectors: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

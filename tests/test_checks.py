@@ -238,6 +238,7 @@ def test_no_store_at_all_costs_time_only(with_a_copy, capsys, monkeypatch, tmp_p
     assert written() == with_a_copy
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_on_the_way_costs_time_only(with_a_copy, capsys, monkeypatch):
     def fail(*_: object) -> None:
         raise StoreError("no room")
@@ -303,6 +304,7 @@ def listed(pictures: list[Image.Image]) -> list[tuple[str, str]]:
     return made
 
 
+@pytest.mark.slow
 def test_pairs_looked_at_together_are_those_that_are_alike_one_by_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = [*crops(), Image.new("RGB", (80, 80), "white"), Image.new("RGB", (80, 80), "grey")]

@@ -121,6 +121,7 @@ def test_blocks_go_from_extract_to_a_prediction(
     assert layers_in(FEATURES) == ()
 
 
+@pytest.mark.slow
 def test_keys_name_each_block(shapes: Project) -> None:
     changed(shapes.folder, extract__blocks="all")
     names = ["train", "val", "test"]
@@ -137,6 +138,7 @@ def test_keys_name_each_block(shapes: Project) -> None:
     assert "key:blocks.4.2" in pq.read_schema(next(FEATURES.iterdir())).names
 
 
+@pytest.mark.slow
 def test_curve_and_repeats_train_on_the_layers_of_the_head(
     shapes: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The stages up to the checks, without DVC: the classic recipe, and the default pictures."""
+"""The stages up to the checks, without DVC: the classic recipe."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.augment import augment
 from pipeline.checks import checks
-from pipeline.core.paths import CHECKS_COUNTS, HEAD, HEAD_WEIGHTS, METRICS, TRAINING
+from pipeline.core.paths import HEAD, HEAD_WEIGHTS, METRICS, TRAINING
 from pipeline.evaluate import evaluate
 from pipeline.extract import extract
 from pipeline.heads.head import load_head
@@ -46,17 +46,3 @@ def test_the_classic_recipe_as_documented(
     measured = json.loads(METRICS.read_text())["test"]
     assert measured["loss"] > 0
     assert 0 <= measured["accuracy"] <= 1
-
-
-@pytest.mark.slow
-def test_the_default_set_is_learnt_and_leaves_something_to_confuse(project: Project) -> None:
-    Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    table = Path("data/raw/surfaces.csv")
-    table.write_bytes((ROOT / table).read_bytes())
-    for stage in STAGES:
-        stage()
-    measured = json.loads(METRICS.read_text())["test"]
-    assert measured["pictures"] == 128
-    assert 0.9 <= measured["accuracy"] < 1
-    doubts = json.loads(CHECKS_COUNTS.read_text())
-    assert set(doubts.values()) == {0}

@@ -124,6 +124,7 @@ def test_a_processor_without_bfloat16_is_a_clear_word(
     assert which(file) == before  # it is not taken for damaged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ON_CPU)
 def test_a_picture_has_the_same_bits_in_any_company(
     project: Project, pictures: NDArray[np.uint8], asked: dict[str, object]

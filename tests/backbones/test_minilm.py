@@ -89,6 +89,7 @@ def test_features_are_those_of_the_network_in_pytorch_and_of_its_authors() -> No
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 @needs_int8
 def test_the_rounded_weights_give_nearly_the_same_features() -> None:
     cosines = (features(FLOAT, SENTENCES) * features(INT8, SENTENCES)).sum(axis=1)

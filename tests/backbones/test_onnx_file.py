@@ -79,6 +79,7 @@ def test_pictures_are_scaled_and_the_graph_gives_features(text: str, maps: bool)
     assert exports.licence(Backbone.parse(NAME)) == "not stated"
 
 
+@pytest.mark.slow
 def test_what_pytorch_exports_is_taken_as_it_is(project: Project) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.GELU(), nn.AdaptiveAvgPool2d(1))

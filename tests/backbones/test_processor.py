@@ -65,6 +65,7 @@ def test_a_graph_of_integers_is_known(tmp_path: Path, operator: str, found: bool
     assert processor.computes_with_integers(tmp_path / "one.onnx") is found
 
 
+@pytest.mark.slow
 def test_another_processor_has_other_keys_and_the_same_backbone(
     project: Project, small_backbone: Path
 ) -> None:

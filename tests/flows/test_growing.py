@@ -58,6 +58,7 @@ def test_each_content_is_asked_about_once(bundled: Path, inbox: Path, tmp_path: 
     assert look(other, inbox, answers) == (3, 2)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on(bundled: Path, inbox: Path, tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
     look(bundled / "bundle", inbox, answers)

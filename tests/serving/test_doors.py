@@ -338,6 +338,7 @@ def small(tmp_path: Path, small_backbone: Path, monkeypatch: pytest.MonkeyPatch)
     return Classifier(folder, explains=True)
 
 
+@pytest.mark.slow
 def test_a_plain_answer_waits_for_no_heat_map(small: Classifier, bundled: Path) -> None:
     picture = (bundled / "data" / "raw" / "shapes" / "disc" / "0.png").read_bytes()
     with (

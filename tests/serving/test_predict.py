@@ -70,6 +70,7 @@ def test_all_tables_tell_the_same_and_a_bad_file_is_a_row(project, tmp_path):
     assert in_parquet[2]["neighbours"][0]["path"] == good["neighbours"][0]["path"]
 
 
+@pytest.mark.slow
 def test_of_a_name_that_is_no_utf_8_the_odd_bytes_are_spelt_out(project, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()

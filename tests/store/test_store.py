@@ -332,6 +332,7 @@ def test_a_kill_keeps_what_was_put(tmp_path: Path) -> None:
     assert batch > 20
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_store_is_begun_leaves_one_that_opens(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -506,6 +507,7 @@ def test_a_damaged_file_is_set_aside(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [garbage_after_the_header, cut_to_half])
 def test_a_file_damaged_under_several_processes_is_set_aside_once(harm, tmp_path: Path) -> None:
     go_on = """
@@ -663,6 +665,7 @@ def test_a_folder_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
 # Several processes
 
 
+@pytest.mark.slow
 def test_four_writers_and_four_readers_at_once(tmp_path: Path) -> None:
     put = """
     with FeatureStore(folder, None) as store:

@@ -277,6 +277,7 @@ def test_heads_on_subsets_learn_term_weights_of_their_own(optimizer: str) -> Non
     assert same_order.mean() > 0.95
 
 
+@pytest.mark.slow
 def test_a_text_has_the_same_bits_in_any_company(minilm: Engine) -> None:
     some = [text for text, _ in notes(40)]
     some += [" ".join(some[at : at + size]) for at, size in enumerate((2, 3, 5, 8, 13, 21, 34))]
