@@ -6,8 +6,8 @@ which examples arrived. The cosine of two sketches is that of the features with 
 deviation (1 - cosine²) / sqrt(`WIDTH`). A pair is looked at unless its error is below `-ERRORS`
 standard deviations, so fewer than 1 % are missed (`benchmarks/million.md`).
 
-Cells of an inverted file would be no cheaper: at a cosine of 0.5, the default threshold, the cell
-of a near-duplicate is so uncertain that most cells have to be searched for the same recall.
+Cells of an inverted file are no cheaper: at a cosine of 0.5, the default threshold, the cell of a
+near-duplicate is uncertain, so many cells have to be searched (`docs/decisions.md`).
 """
 
 from concurrent.futures import ThreadPoolExecutor
