@@ -41,7 +41,7 @@ def test_lbfgs_prints_how_long_it_takes_if_that_is_long(monkeypatch: pytest.Monk
     given = rows(2, 0).features, CLASSES, 3, "classes", "softmax"
     assert not duration.line(*given)
     monkeypatch.setattr(duration, "LEAST", 0.0)
-    assert duration.line(*given).startswith("lbfgs will take about 0 minutes for 240 rows and 120")
+    assert duration.line(*given).startswith("lbfgs takes about 0 minutes for 240 rows and 120")
 
 
 def minimum(
