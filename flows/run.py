@@ -97,7 +97,11 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     if not others and uptodate.answered(root, api, asked["targets"], say, importing.join):
         return True
     importing.join()  # two threads that import at once would see half of a module
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
     from prefect.utilities.urls import url_for
 
     from .gate import stop_if_wrong
@@ -105,6 +109,8 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
 
     if asked["gate"] is not None:
         stop_if_wrong(asked["gate"])
+    if known := PREFECT_API_URL.value():
+        server.stop_if_silent(known)
     # At the end, a run waits up to a second for its heartbeat. Heartbeats serve automations that
     # watch the runs of workers; at a terminal a person watches.
     with access.admitted(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

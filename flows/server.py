@@ -85,6 +85,15 @@ def stop_without_home() -> None:
         )
 
 
+def stop_if_silent(known: str) -> None:
+    """Raise `RunError` if the configured server does not answer."""
+    if not answers(known, with_anything=True):
+        raise RunError(
+            f"the Prefect server at {known} does not answer: start it, or remove it from"
+            " PREFECT_API_URL or Prefect's profile, so that one is started here"
+        )
+
+
 @contextmanager
 def running(root: Path, host: str, port: int, names: list[str] | None = None) -> Iterator[str]:
     """Yield the address of a running server: the configured one, or one that is started here.
@@ -118,10 +127,7 @@ def running(root: Path, host: str, port: int, names: list[str] | None = None) ->
         yield known
         return
     if known != api:
-        raise RunError(
-            f"the Prefect server at {known} does not answer: start it, or remove it from"
-            " PREFECT_API_URL or Prefect's profile, so that one is started here"
-        )
+        stop_if_silent(known)
     stop_if_too_open(host, names or [], profile.wanted)
     stop_without_home()
     access.share_password(api, profile.wanted)

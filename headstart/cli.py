@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="headstart", description="Train a classifier from few examples.", parents=either
     )
     parser.add_argument("--version", action="version", version=f"headstart {__version__}")
-    subcommands = parser.add_subparsers(dest="subcommand", required=True)
+    subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     running = subcommands.add_parser(
         "run", help="Run one stage, as dvc.yaml does; dvc repro runs them all.", parents=either
     )
