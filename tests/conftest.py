@@ -28,10 +28,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 sys.dont_write_bytecode = False
+settings.register_profile("patient", deadline=None)  # beside other work, a test may take long
+settings.load_profile("patient")
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium")  # .ci/run installs it
 SMALL = {"extract.backbone": "timm:test_resnet", "extract.weights": "random"}

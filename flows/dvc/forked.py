@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,12 +32,14 @@ COMMANDS = {
 
 
 @contextlib.contextmanager
-def forked(soon: Path | None = None) -> Iterator[None]:
+def forked(soon: Path | None = None) -> Iterator[Callable[[Path], None]]:
     """Let DVC fork Headstart's stages, but start any other command as usual.
 
+    Yields a function that starts the process for a project in which a stage will probably run. The
+    process then begins to import the stages' code, while DVC does other work.
+
     Args:
-        soon: a project in which a stage will probably run. The process then begins to import the
-            stages' code at once, while DVC looks for changes.
+        soon: such a project, if it is known already.
     """
     start = dvc.stage.run._run
     starters: dict[Any, Starter] = {}
@@ -63,21 +65,21 @@ def forked(soon: Path | None = None) -> Iterator[None]:
     def begin(root: Path) -> None:
         """Start the process as it would be started for a stage in `root`."""
         repo = SimpleNamespace(root_dir=str(root))
-        options = dvc.stage.run.prepare_kwargs(
-            SimpleNamespace(wdir=str(root), addressing="", repo=repo)
-        )
-        for command in ("python -m pipeline.ingest", "headstart run ingest"):
-            if found := _starting(command, **options):
-                starter(dvc.stage.run.get_executable(), found[1], **options)
-                return
+        # If this fails, the first stage starts the process, or DVC says what is wrong.
+        with contextlib.suppress(AttributeError, OSError):
+            options = dvc.stage.run.prepare_kwargs(
+                SimpleNamespace(wdir=str(root), addressing="", repo=repo)
+            )
+            for command in ("python -m pipeline.ingest", "headstart run ingest"):
+                if found := _starting(command, **options):
+                    starter(dvc.stage.run.get_executable(), found[1], **options)
+                    return
 
     dvc.stage.run._run = fork_or_start
     try:
         if soon:
-            # If this fails, the first stage starts the process, or DVC says what is wrong.
-            with contextlib.suppress(AttributeError, OSError):
-                begin(soon)
-        yield
+            begin(soon)
+        yield begin
     finally:
         dvc.stage.run._run = start
         for one in starters.values():

@@ -287,8 +287,16 @@ def _may_pass(error: BaseException) -> bool:
     return client or isinstance(error, passing)
 
 
-def main(token: str, grace: float, *patches: AbstractContextManager[None]) -> None:
-    """Handle requests until stdin ends; a stage that runs then has `grace` seconds to stop."""
+def main(
+    token: str,
+    grace: float,
+    *patches: AbstractContextManager[None],
+    forks: AbstractContextManager[Callable[[Path], None]] | None = None,
+) -> None:
+    """Handle requests until stdin ends; a stage that runs then has `grace` seconds to stop.
+
+    With `forks`, the code of the stages is imported as soon as a plan has a stage that will run.
+    """
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     # The stage must not read the requests: it gets an empty stdin, as from a scheduler.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -302,6 +310,7 @@ def main(token: str, grace: float, *patches: AbstractContextManager[None]) -> No
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
+        begin = stack.enter_context(forks) if forks else None
         while request := waiting.get():
             reply = answer(json.loads(request))
             # If nobody reads any more, `_listen` is about to end this process. A failure here would
@@ -309,6 +318,9 @@ def main(token: str, grace: float, *patches: AbstractContextManager[None]) -> No
             with contextlib.suppress(BrokenPipeError):
                 print(f"{token}{json.dumps(reply)}", flush=True)
             waiting.task_done()
+            stages = reply.get("result", {}).get("stages", [])
+            if begin and any(stage["changed"] for stage in stages):
+                begin(Path.cwd())
     os._exit(0)
 
 
@@ -336,6 +348,6 @@ def _beside(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    forks = [_beside("forked").forked()] if len(sys.argv) > 3 else []
+    forks = _beside("forked").forked() if len(sys.argv) > 3 else None
     once = _beside("once")
-    main(sys.argv[1], float(sys.argv[2]), once.look_once(), once.parse_once(), *forks)
+    main(sys.argv[1], float(sys.argv[2]), once.look_once(), once.parse_once(), forks=forks)

@@ -169,10 +169,19 @@ def test_a_flow_that_ends_takes_its_forked_stage_along(
     (clone / "dvc.yaml").write_text("stages: {ingest: {cmd: python -m pipeline.ingest}}")
     monkeypatch.setenv("DO", "wait")
     with ThreadPoolExecutor() as thread, Pool(clone) as pool:
+
+        def starters() -> set[int]:
+            below = psutil.Process(pool._all[0]._process.pid).children(recursive=True)
+            return {one.pid for one in below if "pipeline.core.starter" in one.cmdline()}
+
+        assert pool.ask("plan", targets=[], force=False)["stages"][0]["changed"]
+        wait_for(starters)  # the stages' code is imported before the first request
+        (begun,) = starters()
         asked = thread.submit(pool.ask, "reproduce", stage="ingest", force=False)
         wait_for((clone / "begun").exists)
+        assert begun in starters()
         group = psutil.Process(pool._all[0]._process.pid).children(recursive=True)
-        assert [one for one in group if "pipeline.core.starter" in one.cmdline()]
+        assert {one.ppid() for one in group if one.pid in starters() - {begun}} == {begun}
         pool.stop()
         with pytest.raises(StoppedError):
             asked.result()

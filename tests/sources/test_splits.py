@@ -111,7 +111,7 @@ def made(labels: list[str], groups: dict[int, str] | None = None) -> list[Checke
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.integers(0, 3))
 def test_a_class_without_a_validation_example_borrows_one(labels: list[str], seed: int) -> None:
     kept = made(labels, {n: f"group {n // 4}" for n in range(0, 12, 2)})
