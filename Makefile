@@ -13,7 +13,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 # Of a file, tests share a worker (tests/conftest.py). Slow ones wait for processes and schedules, so
 # that more workers than cores find an idle one.
-test-slow test-all coverage: WORKERS := 4
+test-slow test-all coverage: WORKERS := 5
 WORKERS := 3
 SIDE_BY_SIDE = -n $(WORKERS) --durations=10 --junitxml=.pytest_cache/tests.xml
 

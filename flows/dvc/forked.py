@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,11 +32,12 @@ COMMANDS = {
 
 
 @contextlib.contextmanager
-def forked(soon: Path | None = None) -> Iterator[Callable[[Path], None]]:
+def forked(soon: Path | None = None) -> Iterator[Callable[[Path, Iterable[str]], None]]:
     """Let DVC fork Headstart's stages, but start any other command as usual.
 
-    Yields a function that starts the process for a project in which a stage will probably run. The
-    process then begins to import the stages' code, while DVC does other work.
+    Yields a function that starts the process for a project, if one of the commands that will
+    probably run there is a stage's. The process then begins to import the stages' code, while DVC
+    does other work.
 
     Args:
         soon: such a project, if it is known already.
@@ -62,15 +63,15 @@ def forked(soon: Path | None = None) -> Iterator[Callable[[Path], None]]:
         elif code:
             raise StageCmdFailedError(command, code)
 
-    def begin(root: Path) -> None:
-        """Start the process as it would be started for a stage in `root`."""
+    def begin(root: Path, commands: Iterable[str]) -> None:
+        """Start the process as it would be started for the first stage among the commands."""
         repo = SimpleNamespace(root_dir=str(root))
         # If this fails, the first stage starts the process, or DVC says what is wrong.
         with contextlib.suppress(AttributeError, OSError):
             options = dvc.stage.run.prepare_kwargs(
                 SimpleNamespace(wdir=str(root), addressing="", repo=repo)
             )
-            for command in ("python -m pipeline.ingest", "headstart run ingest"):
+            for command in commands:
                 if found := _starting(command, **options):
                     starter(dvc.stage.run.get_executable(), found[1], **options)
                     return
@@ -78,7 +79,7 @@ def forked(soon: Path | None = None) -> Iterator[Callable[[Path], None]]:
     dvc.stage.run._run = fork_or_start
     try:
         if soon:
-            begin(soon)
+            begin(soon, ["python -m pipeline.ingest", "headstart run ingest"])
         yield begin
     finally:
         dvc.stage.run._run = start

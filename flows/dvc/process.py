@@ -75,6 +75,7 @@ def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
                         relative(repo, out.fs_path) for out in stage.outs if not out.use_cache
                     ],
                     "changed": changed[stage],
+                    "command": stage.cmd,
                 }
                 for stage in shown
             ],
@@ -291,7 +292,7 @@ def main(
     token: str,
     grace: float,
     *patches: AbstractContextManager[None],
-    forks: AbstractContextManager[Callable[[Path], None]] | None = None,
+    forks: AbstractContextManager[Callable[[Path, list[str]], None]] | None = None,
 ) -> None:
     """Handle requests until stdin ends; a stage that runs then has `grace` seconds to stop.
 
@@ -319,8 +320,8 @@ def main(
                 print(f"{token}{json.dumps(reply)}", flush=True)
             waiting.task_done()
             stages = reply.get("result", {}).get("stages", [])
-            if begin and any(stage["changed"] for stage in stages):
-                begin(Path.cwd())
+            if begin:
+                begin(Path.cwd(), [str(stage["command"]) for stage in stages if stage["changed"]])
     os._exit(0)
 
 
