@@ -44,7 +44,7 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
                 f" which is {value}, to {default}; rank compares your own with others"
             )
     for name in networks or []:
-        params.extract_section({"backbone": name}, "choose")  # check the name
+        params.extract_section({"backbone": name}, "--networks")  # check the name
     # The head weights counts of terms by TF-IDF, which is impossible if other features are joined.
     floor = None if networks else kinds.named(settings.ingest.kind).floor
     named = networks or _networks(settings)

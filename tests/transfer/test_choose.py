@@ -212,5 +212,5 @@ def test_what_cannot_be_written_is_told(project: Project) -> None:
 
 def test_a_name_that_is_none_is_one_line(digits: Project) -> None:
     ingest.ingest()
-    with pytest.raises(ParamsError, match="choose: backbone is 'lite9'"):
+    with pytest.raises(ParamsError, match="--networks: backbone is 'lite9'"):
         choosing.choose(["lite9"])
