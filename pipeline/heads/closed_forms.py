@@ -9,6 +9,7 @@ features; `train` rejects such rows. Only the order of the logits of ridge and n
 meaningful: `fair_scale` calibrates them.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -226,7 +227,10 @@ def nearest_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> lis
     `2 m·x - |m|²`: a linear head.
     """
     labels = rows.labels[:, 0]
-    means = np.stack([rows.features[labels == c].mean(axis=0) for c in range(rows.outputs)])
+    order = np.argsort(labels, kind="stable")
+    ends = np.searchsorted(labels[order], np.arange(rows.outputs + 1))
+    of_classes = [order[start:end] for start, end in itertools.pairwise(ends)]
+    means = np.stack([rows.features[some].mean(axis=0) for some in of_classes])
     head = Head((2 * means).astype(np.float32), -np.square(means).sum(axis=1).astype(np.float32))
     return [head for _ in decays]
 
