@@ -218,15 +218,17 @@ def measure_classes(
             made = project.folder / "data" / "raw" / "made"
             make_vectors(made, examples, classes, APART_OF_MANY)
             columns += f" | {classes:,} classes, {examples:,} examples: CPU seconds {{:,.1f}}"
-            columns += " | minutes {:.1f} | MB {:,.0f}"
+            columns += " | MB {:,.0f}"
             for optimizer, stages in (("ridge", STAGES), ("nearest_mean", AGAIN)):
                 project.set(train={"optimizer": optimizer})
                 for stage in stages:
-                    began = time.monotonic()
                     cost = used(project, stage, inside)
-                    figures = cost.cpu, (time.monotonic() - began) / 60, cost.anonymous
-                    rows.setdefault(f"{stage}, {optimizer}", []).extend(figures)
-                    print(size, stage, optimizer, figures, cost.printed, sep="\n", flush=True)
+                    costs = rows.setdefault(f"{stage}, {optimizer}", [])
+                    costs += [cost.cpu, cost.anonymous]
+                    print(f"{size}, {stage}, {optimizer}: {cost}", flush=True)
+            of_ridge = [rows[f"{stage}, ridge"][-2:] for stage in STAGES]
+            every = rows.setdefault("all stages, ridge", [])
+            every += [sum(cpu for cpu, _ in of_ridge), max(most for _, most in of_ridge)]
             found = re.search(r"accuracy (\S+) on", cost.printed)
             accuracies.append(found[1] if found else "?")
             shutil.rmtree(project.folder.parent)
@@ -234,6 +236,7 @@ def measure_classes(
 
 Vectors of {NUMBERS:,} random numbers; each stage is a process {named(inside)}. MB is anonymous
 memory at its most, looked at every {1000 * LOOK_EVERY:.0f} ms.
+Classes without a training example are left out.
 
 {table(columns, [(name, *figures) for name, figures in rows.items()])}
 
