@@ -33,7 +33,7 @@ ENTER = "/enter"  # a path of `flows.door`
 
 
 def home() -> Path:
-    """Return Prefect's folder, found as Prefect does."""
+    """Return Prefect's folder, which the variable PREFECT_HOME may name."""
     return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
 
 

@@ -1,6 +1,6 @@
-"""The flow over a growing folder: a bundle predicts each picture once.
+"""The flow over a growing folder: a bundle predicts each file once.
 
-Each bundle predicts a picture's content once: a renamed file or a copy gets the saved prediction.
+Each bundle predicts a file's content once: a renamed file or a copy gets the saved prediction.
 All predictions are in one file of JSON lines, one line per file. The flow reads it at the start, so
 a run that was killed continues where it stopped.
 """
@@ -30,9 +30,9 @@ class Seen(NamedTuple):
     changed_ns: int
 
 
-@flow(name="predict", description="Predicts each picture of a folder once.")
+@flow(name="predict", description="Predicts each file of a folder once.")
 def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
-    """Predict the pictures in `folder` that `answers` has no line for, and add their lines."""
+    """Predict the files in `folder` that `answers` has no line for, and add their lines."""
     answers.parent.mkdir(parents=True, exist_ok=True)
     with answers.open("a+", encoding="utf-8") as lines:
         try:

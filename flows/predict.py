@@ -1,4 +1,4 @@
-"""Predict the pictures of a growing folder, as a Prefect flow."""
+"""Predict the files of a growing folder, as a Prefect flow."""
 
 import argparse
 import os

@@ -36,7 +36,10 @@ RAW = Path("data/raw")
 GRAPH = Path("dvc.yaml")
 REQUIREMENTS = Path("requirements.txt")
 # pip would look the bare name up, and install whatever somebody published under it.
-NOT_ON_PYPI = "# Not on PyPI: before others install it, write `headstart @ ADDRESS OF ITS WHEEL`."
+NOT_ON_PYPI = (
+    "# Headstart is not on PyPI: before others install from this file, write"
+    " `@ ADDRESS OF ITS WHEEL` in the next line instead of the version."
+)
 README = Path("README.md")
 # What a repository may have already. init adds the lines that the first ones lack, and leaves a
 # README.md and the settings of DVC as they are.

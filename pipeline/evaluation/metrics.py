@@ -37,7 +37,7 @@ Weigh = Callable[[Array], Scores]  # from example weights [B, n] to measures
 
 
 def whole(weigh: Weigh, examples: int) -> Scores:
-    """Return the metrics if every example has weight 1, B = 1."""
+    """Return the metrics with weight 1 for every example, as `Scores` with B = 1."""
     return weigh(np.ones((1, examples)))
 
 
@@ -83,7 +83,7 @@ def resample(
 
 
 def scores(labels: npt.NDArray[np.int64], probabilities: Array, top_k: int, bins: int) -> Scores:
-    """Return the metrics, B = 1.
+    """Return the metrics of all examples, as `Scores` with B = 1.
 
     Args:
         labels: [n], the true class of each example.

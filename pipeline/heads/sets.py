@@ -193,7 +193,7 @@ def uniform(digests: npt.NDArray[np.str_]) -> Doubles:
 
 
 def of_groups(groups: npt.ArrayLike) -> Doubles:
-    """Return weights [n] of the rows, so that the rows of each group add up to 1."""
+    """Return weights [n] of the rows; those of each group add up to 1."""
     _, which, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     weights: Doubles = 1 / sizes[which]
     return weights

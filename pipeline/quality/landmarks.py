@@ -101,7 +101,7 @@ def write(file: Path, landmarks: Landmarks, made: str) -> None:
 def read(file: Path, digests: Collection[str], made: str) -> tuple[Landmarks | None, str]:
     """Return the landmarks in `file`, and why the map does not use it; neither without a file.
 
-    A layout changes how examples are shown and no result, so a file that does not fit stops no run.
+    A layout changes how examples are shown and no result, so a run goes on without it.
 
     Args:
         file: as `write` wrote it.

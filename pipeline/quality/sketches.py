@@ -105,7 +105,7 @@ def _at_least(cosine: float) -> float:
 
 
 def _nearest(queries: Floats, bank: Floats, least: float) -> list[tuple[Integers, Floats]]:
-    """Return for each query the places in the bank of the `MOST` nearest rows, and their cosines.
+    """Return for each query its nearest rows of the bank, at most `MOST`, and their cosines.
 
     The nearest come first; none has a cosine below `least`.
     """

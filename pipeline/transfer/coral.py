@@ -69,7 +69,7 @@ def mean_of(features: Floats, weights: Doubles) -> Doubles:
 
 
 def _basis(source: Doubles, target: Doubles) -> Doubles:
-    """Return orthonormal columns [d, r] that span all rows; the identity if there are many rows."""
+    """Return orthonormal columns [d, r] that span all rows; the identity with d or more rows."""
     rows = np.concatenate([source, target])
     if len(rows) >= rows.shape[1]:
         return np.eye(rows.shape[1])

@@ -194,7 +194,8 @@ def test_into_a_repository_only_what_it_lacks_is_written(
     ignored = (here / ".gitignore").read_text().splitlines()
     assert ignored[:2] == ["/notes", "__pycache__/"]
     assert len(set(ignored)) == len(ignored) > 5
-    assert re.match(r"flask\n# Not on PyPI.*\nheadstart==", (here / "requirements.txt").read_text())
+    lines = (here / "requirements.txt").read_text()
+    assert re.match(r"flask\n# Headstart is not on PyPI.*\nheadstart==", lines)
     # Examples that are in the folder already are not copied.
     assert ingests(here)["path"] == "meine Fotos ü"
     assert "init: git tracks meine Fotos ü\n" in capsys.readouterr().out

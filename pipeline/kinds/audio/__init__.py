@@ -203,12 +203,12 @@ class Audio:
         return graph(preprocessing)
 
     def torch_input(self, example: "torch.Tensor", preprocessing: Input) -> "torch.Tensor":
-        """Raise an error: sounds have no PyTorch form.
+        """Raise an error: windows are not made in PyTorch.
 
         Raises:
             ParamsError: always.
         """
-        raise ParamsError("sounds have no PyTorch form: their bundle runs in ONNX Runtime")
+        raise ParamsError("a bundle of sounds does not run in PyTorch, only in ONNX Runtime")
 
     def encode(self, array: NDArray[Any]) -> bytes:
         """Raise an error: an array has no sample rate.

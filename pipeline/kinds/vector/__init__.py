@@ -133,12 +133,12 @@ class OfNumbers(Plain):
         )
 
     def torch_input(self, example: "torch.Tensor", preprocessing: Vector) -> "torch.Tensor":
-        """Raise an error: the identity has no PyTorch form.
+        """Raise an error: there is no network to run in PyTorch.
 
         Raises:
             ParamsError: always.
         """
-        raise ParamsError("vectors have no PyTorch form: their backbone is the identity")
+        raise ParamsError("a bundle of vectors does not run in PyTorch: it has no network")
 
     def encode(self, array: NDArray[Any]) -> bytes:
         """Convert an array [length] to the bytes of an NPY file."""

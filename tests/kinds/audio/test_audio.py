@@ -675,5 +675,5 @@ def test_networks_are_not_trained_on_sounds() -> None:
 def test_arrays_and_torch_are_told_that_they_are_not_taken() -> None:
     with pytest.raises(RefusedError, match="sample rate"):
         AUDIO.encode(np.zeros(100, np.float32))
-    with pytest.raises(ParamsError, match="no PyTorch form"):
+    with pytest.raises(ParamsError, match="does not run in PyTorch"):
         AUDIO.torch_input(np.zeros(1), SPEECH)  # type: ignore[arg-type]
