@@ -6,6 +6,7 @@ makes the whole table, in about ten minutes on two idle cores. The part `sizes` 
 other numbers of pictures.
 """
 
+import json
 import os
 import pty
 import re
@@ -36,8 +37,42 @@ from flows import server
 CLASSES = (*PHOTOGRAPHS, "camera", "coins", "brick", "gravel")
 SIZE = (32, 32)
 MISLABELED = 51  # one picture in so many
+STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
 FLOW = (sys.executable, "-m", "headstart", "flow")
 PORT = 4298
+
+# Prints the processor seconds of a stage, and of the functions of pipeline/ that it calls.
+PROFILE = """
+import importlib, json, sys, time, types
+stage = importlib.import_module("pipeline." + sys.argv[1])
+spent, inside = {}, []
+def timed(name, call):
+    def around(*given, **named):
+        if inside:
+            return call(*given, **named)
+        inside.append(name)
+        began = time.process_time()
+        try:
+            return call(*given, **named)
+        finally:
+            inside.clear()
+            spent[name] = spent.get(name, 0) + time.process_time() - began
+    return around
+def wrap(owner, before=""):
+    for name, value in list(vars(owner).items()):
+        if isinstance(value, types.FunctionType) and value.__module__ != stage.__name__:
+            if value.__module__.startswith("pipeline."):
+                setattr(owner, name, timed(before + name, value))
+        elif isinstance(value, types.ModuleType) and not before:
+            if value.__name__.startswith("pipeline."):
+                wrap(value, name + ".")
+wrap(stage)
+began = time.process_time()
+getattr(stage, sys.argv[1])()
+spent["all"] = time.process_time() - began
+print(json.dumps(spent))
+"""
+LISTED = 3  # functions of a stage
 
 # A command on a terminal
 
@@ -189,6 +224,19 @@ class Loop(Repository):
         """Ten pictures were added."""
         self.added.append(self.draw(10))
         return on_terminal(self, *(command or self.repro))
+
+    def profile(self) -> list[tuple[str, float, str]]:
+        """After ten more pictures: each stage's processor seconds, and where most of them went."""
+        self.draw(10)
+        rows = []
+        for stage in STAGES:
+            done = self.run(sys.executable, "-c", PROFILE, stage)
+            spent = json.loads(re.findall(r"^{.*}$", done.gave, re.M)[-1])
+            every = spent.pop("all")
+            most = sorted(spent, key=spent.__getitem__, reverse=True)[:LISTED]
+            parts = (f"`{name}` {spent[name]:.2f}" for name in most if spent[name] >= every / 20)
+            rows.append((stage, every, ", ".join(parts)))
+        return rows
 
     def head(self) -> Cost:
         """A parameter of the head changed, to a value that it never had."""
@@ -351,6 +399,8 @@ def measure_table(scratch: Path, pictures: int = 10_000, rounds: int = 3) -> str
         rounds, {"ten": plain.ten, "head": plain.head, "nothing": plain.nothing}
     ) | in_turns(rounds, {"extract": partial(plain.ten, *plain.repro, "extract")})
     plain.nothing()
+    profiled = plain.profile()
+    plain.nothing()
     plain.branch()
     of_plain |= in_turns(rounds, {"back": plain.back})
     with server.running(scratch, "127.0.0.1", PORT) as api:
@@ -417,6 +467,13 @@ A stage's time is from its command to its last line, and in brackets its process
 the rest: DVC's start, what it hashes and what it writes, and the import of stages' code meanwhile.
 
 {broken_down(named)}
+
+## Where the processor seconds go
+
+Ten pictures were added, without views. Each stage ran once more in a process that had imported its
+code; the functions are those of other modules that it calls itself.
+
+{table("stage | CPU-s {:.2f} | of these", profiled)}
 
 ## What the terminal shows
 

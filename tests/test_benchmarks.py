@@ -65,7 +65,7 @@ BASE = Small
 FEWER_OF_LOOP = (
     "KEPT_STAGES = 'ingest', 'augment', 'extract'"
     + FEWER.replace("BASE", "Loop")
-    + "FLOW = ('true',)"
+    + "FLOW, STAGES = ('true',), KEPT_STAGES"
     + "; Loop.branch, quick = (lambda _: None), (lambda self, *_: on_terminal(self, 'true'))"
     + "; Loop.head = Loop.back = Loop.nothing = quick"
 )
