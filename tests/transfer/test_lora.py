@@ -259,7 +259,8 @@ def test_the_page_of_texts_finetunes_an_encoder_as_it_says(
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *notes(60)])
     document = yaml.safe_load((ROOT / "examples" / "text" / "params.yaml").read_text())
-    document["finetune"] |= yaml.safe_load(asked[1])["finetune"]
+    for section, values in yaml.safe_load(asked[1]).items():
+        document[section] |= values
     assert document["finetune"]["method"] == "lora"
     document["evaluate"] |= {"bootstrap": 10}
     (repository.folder / "params.yaml").write_text(yaml.safe_dump(document))
