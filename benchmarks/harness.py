@@ -95,8 +95,10 @@ def main(module: ModuleType, arguments: list[str]) -> None:
     _, mark, by_hand = sections.get(part, "").partition(BY_HAND)
     text = f"{title}\n\n{made}\n{rest}" + ("\n" + mark + by_hand if mark else "")
     sections[part] = text.rstrip("\n") + "\n"
+    # Parts whose scripts were removed stay, below the others.
+    order = [*parts, *(one for one in sections if one and one not in parts)] if parts else [""]
     written = [PART.format(one) + sections[one] if one else sections[one]
-               for one in parts or [""] if one in sections]  # fmt: skip
+               for one in order if one in sections]  # fmt: skip
     page.write_text("\n".join(written))
     print(sections[part])
 

@@ -259,6 +259,10 @@ def test_pages_of_several_parts_have_one_section_written(tmp_path: Path) -> None
     assert text.endswith(f"barked\n\n{harness.BY_HAND}\nGood dogs.\n")
     harness.main(module, ["dogs"])
     assert page.read_text().endswith(f"barked\n\n{harness.BY_HAND}\nGood dogs.\n")
+    settled = f"{harness.PART.format('owls')}# Owls\n"  # whose script was removed
+    page.write_text(f"{settled}\n{page.read_text()}")
+    harness.main(module, ["dogs"])
+    assert page.read_text().endswith(f"Good dogs.\n\n{settled}")
 
 
 def test_a_folder_below_the_home_is_not_one_called_tilde(
