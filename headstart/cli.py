@@ -69,7 +69,7 @@ HELP = {
     "schedule": "Run the deployments of prefect.yaml on schedule, and when the data changes.",
     "dashboard": "Open Prefect's dashboard; start a server if none is up.",
     "next": "Propose which unlabelled examples to label next.",
-    "label": "Label the examples that teach most on a page, one key a label.",
+    "label": "Label, on a page, the examples that teach most, with one key per label.",
     "map": "Compute a neighbour layout for the report's map, as a file to commit.",
     "review": "Serve the report on this machine, and write what you correct in it.",
     "upgrade": "Upgrade the project to the installed version, and show what will run again.",

@@ -1,4 +1,4 @@
-"""`headstart label POOL`: label the examples that teach most, one key a label.
+"""`headstart label POOL`: label the examples that teach most, with one key per label.
 
 A page on loopback shows one example after the other (`loopback.py`). Each label is a row of a table
 at once (`label_tables.py`). After each batch the head learns again, and proposes the next examples
@@ -229,7 +229,7 @@ class Desk:
             elif action not in (LABEL, NONE, SKIP):
                 raise DataError("action should be label, none, skip or undo")
             elif not self.queue or given.get("digest") != self._digest:
-                raise DataError("this one has its answer already: reload the page")
+                raise DataError("this example has been answered already: reload the page")
             else:
                 self._take(action, class_name(given.get("label")) if action == LABEL else "")
         return self._state()
@@ -283,8 +283,8 @@ class Desk:
         )
         if accuracy.enough:
             return figure, (
-                f"You may stop: a head that learned from half of the labels is right about {half}"
-                f" of these {nouns}, and one that learned from all about {right}."
+                f"You may stop: a head trained on half of the labels predicts {half} of these"
+                f" {nouns} correctly, and a head trained on all labels {right}."
             )
         return figure, ""
 

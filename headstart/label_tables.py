@@ -114,7 +114,10 @@ class Tables:
 
 
 def _append(file: Path, cells: list[str]) -> tuple[int, int]:
-    """Append a row, and return the size of the file before and after; on an error it stays."""
+    """Append a row, and return the sizes of the file before and after.
+
+    If the row cannot be written, the file stays as it was.
+    """
     line = io.StringIO()
     # With a carriage return in a cell, Python writes no quotes, but `ingest` needs them.
     if any("\r" in cell for cell in cells):

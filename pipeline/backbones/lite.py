@@ -74,7 +74,7 @@ def made_by(backbone: Backbone) -> tuple[str, ...]:
 
 
 def opened(backbone: Backbone) -> Opened | None:
-    """Return the graph with the packaged weights; None if the pooling or the weights differ.
+    """Return the graph with the packaged weights; None with other pooling or weights.
 
     Raises:
         WeightsError: the package is not installed, or is damaged.

@@ -1,10 +1,10 @@
 """Calibrate prediction sets and intervals on out-of-fold predictions.
 
-With n scores, the quantile is the score at rank ceil((n + 1) * coverage). If the predictions came
+With n scores, the quantile is the score at rank ceil((n + 1) * coverage). If all predictions came
 from the final head, a new example's score would be at most this quantile with the nominal
-probability, for any head and any data, if new examples are exchangeable with these. The predictions
-come from heads that were trained on a part of the examples (`cross_fit`; cross-conformal
-prediction, Vovk, 2015), so the coverage is a little higher.
+probability. This holds for any head and any data, as long as new examples are exchangeable with
+these. But the predictions come from heads that were trained on a part of the examples (`cross_fit`;
+cross-conformal prediction, Vovk, 2015), so the coverage is a little higher.
 
 Examples of one group are not independent, and a large group must not dominate the others. All
 groups therefore have the same weight: the weight of a score is 1 / the size of its group, and the

@@ -1,7 +1,7 @@
 """The weight decay `auto`: cross-validation chooses the penalty, and the scale of the features.
 
 Up to `MOST` examples are divided into five folds, which respect groups. Examples are drawn by their
-digests, so ten added examples change few of them. View 0 of an example is trained on and predicted.
+digests, so ten added examples change few of them. Only view 0 of each example is used.
 
 - All folds are one problem of L-BFGS: each has its own weights, but they share the products with
   the features, which takes a fifth of the time. Each penalty starts from the weights of the next

@@ -405,7 +405,7 @@ class Plain:
         return False
 
     def doubt(self, data: bytes) -> str:
-        """Return an empty text: no example is empty."""
+        """Return an empty text: no example makes its prediction doubtful."""
         return ""
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:

@@ -49,7 +49,7 @@ def _model(bundle: Bundle) -> Iterator[str]:
     trained = (
         f" on {counts['train']} training {kind.nouns}, with {counts.get('val', 0)} for validation"
         if counts.get("train")
-        else f" on {kind.nouns} that this bundle does not count"
+        else f" on {kind.nouns} (this bundle does not say how many)"
     )
     yield (
         f"The features are those of {bundle.backbone.name} ({bundle.backbone.weights}), which was"

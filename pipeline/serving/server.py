@@ -52,7 +52,9 @@ class About(BaseModel):
     nouns: list[str] = Field(
         description="the word for what is predicted, singular and plural, such as class and classes"
     )
-    answers: list[str] = Field(description="fields of a prediction: label, labels or numbers")
+    answers: list[str] = Field(
+        description="what `headstart.Prediction` has for this task, such as label or numbers"
+    )
     classes: list[str] = Field(description="names of the classes, labels or targets")
     backbone: str
     weights: str = Field(description="of the backbone, such as pretrained or random")

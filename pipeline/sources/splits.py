@@ -88,7 +88,7 @@ def _lent(
     if lowest:
         each = "each" if len(lowest) > 1 else "it"
         print(
-            f"ingest: no validation example was drawn of {listed(sorted(lowest))}, so one training"
+            f"ingest: no validation example of {listed(sorted(lowest))} was drawn, so one training"
             f" example of {each} is used for validation (ingest.val_of_each_class)"
         )
     return [digest for _, digest in lowest.values()]

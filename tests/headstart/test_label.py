@@ -109,7 +109,7 @@ def test_undo_skip_none_and_a_new_class(shapes: Path) -> None:
     for name in ("", "a\x07b", "x" * 101, None, 5):
         with pytest.raises(DataError, match="cannot be the name of a class"):
             say("label", name)
-    with pytest.raises(DataError, match="has its answer already"):
+    with pytest.raises(DataError, match="has been answered already"):
         desk.answer({"action": "skip", "digest": "0" * 64})
     with pytest.raises(DataError, match="action should be"):
         desk.answer({"action": "delete"})

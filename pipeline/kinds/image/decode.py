@@ -143,7 +143,7 @@ class _Reader(io.BytesIO):
     def read(self, size: int | None = -1) -> bytes:
         self.reads += 1
         if self.reads > MAX_READS:
-            raise RefusedError(f"too many pieces: over {MAX_READS:,}")
+            raise RefusedError(_too_many_pieces())
         return super().read(size)
 
 
@@ -313,10 +313,14 @@ def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
         raise RefusedError("floating-point pixels have no stated range; set ingest.range")
     in_letters = image.format == "PPM" and data[:2] in (b"P1", b"P2", b"P3")
     if in_letters and width * height > MAX_READS:
-        raise RefusedError(f"too many pieces: over {MAX_READS:,}")
+        raise RefusedError(_too_many_pieces())
     if image.format in ("JPEG", "MPO") and _too_many_scans(data, width * height):
         raise RefusedError("a JPEG with too many scans, each of which goes over all its pixels")
     return image
+
+
+def _too_many_pieces() -> str:
+    return f"too many pieces: over {MAX_READS:,} chunks, segments or numbers; save it again as PNG"
 
 
 def _too_large() -> str:

@@ -204,7 +204,7 @@ def _padding(dataset: "Dataset", stored: NDArray[Any]) -> NDArray[np.bool_] | No
 
 
 def _first(value: Any) -> float:
-    """Return the first value of a field, because a file may have several windows."""
+    """Return the first value of a field that has one value per window."""
     try:
         return float(value)
     except TypeError:
