@@ -285,7 +285,7 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
         raise DataError(
             f"--data {data} is a file; for {nouns} give a folder"
             + (f" or a table {'.csv or ' * (kind == 'text')}.parquet" if rows else "")
-            + f", in which a table is named {' or '.join(TABLES)}"
+            + f"; if the folder has a table, name it {' or '.join(TABLES)}"
             + "; for a table of texts add --kind text"
             * (kind == "image" and ending in ("csv", "parquet"))
         )

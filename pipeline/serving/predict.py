@@ -274,7 +274,7 @@ def _row(
 
 
 def main() -> None:
-    """Run as `python -m pipeline.serving.predict`, for which fewer packages are needed."""
+    """Run as `python -m pipeline.serving.predict`, which needs fewer packages than `headstart`."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.serving.predict",
         description=__doc__,

@@ -279,10 +279,10 @@ def test_data_that_cannot_be_used_is_refused(photos: Path) -> None:
         project, data=photos / "disc"
     )
     assert "contains the project: give" in refused(project, data=where)
-    assert "is a file; for pictures give a folder, in which" in refused(
+    assert "is a file; for pictures give a folder; if the folder has" in refused(
         project, data=photos / "disc/1.png"
     )
-    assert "is a file; for vectors give a folder or a table .parquet, in" in refused(
+    assert "is a file; for vectors give a folder or a table .parquet; if" in refused(
         project, "vector", data=photos / "disc/1.png"
     )
     os.mkfifo(photos / "disc" / "pipe")
