@@ -32,7 +32,11 @@ def main() -> None:
     if sys.argv[1:2] == ["starter"]:  # of `flows.dvc.forked`
         starter.serve(int(sys.argv[2]), stage.run)
         return
-    parser = _parser()
+    try:
+        parser = _parser()
+    except KeyboardInterrupt:  # while modules are imported; `command.run` hears it later
+        command.interrupted("headstart")
+        return
     known, rest = parser.parse_known_args()
     asked = vars(known)
     subcommand = asked.pop("subcommand")

@@ -102,9 +102,9 @@ def take(export: Path, pool: Path, asked: str | None) -> None:
         ParamsError: there is no such pool, or the kind does not fit.
     """
     name, kind, _ = _settings(pool, asked)
-    tables = Tables(pool)
+    tables, answers = Tables(pool), label_studio.read(export)
     whole = opened(pool, kind, "label", besides={tables.labels, tables.none})
-    for line in label_studio.add(export, whole, tables):
+    for line in label_studio.add(answers, whole, tables):
         print(f"label: {line}")
     rows = [row for row in tables.read() if row.label]
     drawn = sum(row.split != TRAIN for row in rows)

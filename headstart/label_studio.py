@@ -32,12 +32,14 @@ MODEL = "headstart"
 NAMED = 3  # tasks that a line names
 
 
-def check(settings: IngestParams, classes: set[str]) -> None:
+def check(into: Path, settings: IngestParams, classes: set[str]) -> None:
     """Check that Label Studio can show and label the examples of a project.
 
     Raises:
-        ParamsError: it cannot, or there are no classes.
+        ParamsError: it cannot, there are no classes, or `into` is a file.
     """
+    if into.is_file():
+        raise ParamsError(f"--label-studio is {into}, which is a file; give a folder")
     if settings.kind not in TAGS:
         raise ParamsError(
             f"Label Studio shows kind {', '.join(TAGS)}, but ingest.kind is {settings.kind}"
@@ -109,22 +111,21 @@ class Answer(NamedTuple):
     labels: list[str]
 
 
-def add(export: Path, pool: Pool, tables: Tables) -> list[str]:
+def add(answers: list[Answer], pool: Pool, tables: Tables) -> list[str]:
     """Append the labels in an export to the tables of a pool, each once.
 
     Returns:
         lines that say how many were added, and which tasks are left out and why.
 
     Raises:
-        DataError: the file is not such an export, or no task is of an example in the pool.
+        DataError: no task is of an example in the pool.
     """
-    answers = read(export)
     rows = tables.read()
     known = {pool.digests.get(row.path, "") if row.path else row.digest: row.label for row in rows}
     drawn = sum(row.split != TRAIN for row in rows if row.label)
     paths = {one.digest: one.found.path for one in pool.examples}
     foreign, left = f"not of {pool.place}", dict[str, list[str]]()
-    added = 0
+    added = same = 0
     for name, digest, why, labels in answers:
         if digest not in paths:
             left.setdefault(foreign, []).append(name)
@@ -144,9 +145,12 @@ def add(export: Path, pool: Pool, tables: Tables) -> list[str]:
         elif known[digest] != labels[0]:
             both = f"{name} ({labels[0]}, not {known[digest] or 'none'})"
             left.setdefault(f"labelled differently in {tables.labels}", []).append(both)
+        else:
+            same += 1
     if len(left.get(foreign, ())) == len(answers):
-        raise DataError(f"no task of {export} is of an example in {pool.place}")
-    new = f"{added} of {len(answers)} labels are new"
+        raise DataError(f"no task of the export is of an example in {pool.place}")
+    new = f"{added} labels added from {len(answers)} tasks"
+    new += f"; {same} were in {tables.labels} before" * bool(same)
     return [new, *(_line(why, names) for why, names in left.items())]
 
 

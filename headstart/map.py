@@ -6,13 +6,16 @@ axes, which keeps the large structure (Kobak and Berens, Nature Communications 2
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.errors import DataError, RunError
-from pipeline.core.paths import LANDMARKS, MANIFEST, MAP
+from pipeline.core.params import ExtractParams
+from pipeline.core.paths import LANDMARKS, MANIFEST, MAP, PARAMS
 from pipeline.heads.head import Floats
 from pipeline.quality.landmarks import GRID, MOST, Landmarks, Places, Space, made_by, write
 from pipeline.quality.map import placed
@@ -33,11 +36,12 @@ def run() -> None:
 
     Raises:
         DataError: there are too few examples, or no features of them.
-        RunError: the project has no folder for the file.
+        RunError: the project has no folder for the file, or its features are of another backbone.
     """
     if not MAP.is_dir():
         raise RunError(f"the folder {MAP} is missing: run `headstart upgrade` first")
     settings = params.load(kinds.schema)
+    _stop_before_extract(settings.extract)
     rows, features = originals(read_manifest(MANIFEST))
     if len(rows) < LEAST:
         raise DataError(f"a layout needs at least {LEAST} examples, and there are {len(rows)}")
@@ -48,6 +52,20 @@ def run() -> None:
         f"map: {LANDMARKS} has the places of {len(some)} examples: commit it, then run"
         " `headstart repro`"
     )
+
+
+def _stop_before_extract(now: ExtractParams) -> None:
+    """Stop if `extract` has run with another backbone than `now`, by what DVC recorded."""
+    lock = Path("dvc.lock")
+    entry = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
+    for name in ("stages", "extract", "params", PARAMS.name, "extract"):
+        entry = entry.get(name, {})
+    then = ExtractParams.model_construct(**entry)  # with the defaults, and unchecked
+    if entry and (then.backbone, then.weights) != (now.backbone, now.weights):
+        raise RunError(
+            f"the features are those of {then.backbone} ({then.weights} weights), not those of"
+            f" {now.backbone} ({now.weights} weights) in {PARAMS}: run `headstart repro` first"
+        )
 
 
 def laid_out(features: Floats) -> Places:

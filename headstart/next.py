@@ -73,7 +73,7 @@ def run(
     choices = {class_name(name) for name in classes.split(",")} if classes else set()
     if label_studio:
         choices |= set() if labelled is None else {*labelled["label"]}
-        studio.check(settings.ingest, choices)
+        studio.check(label_studio, settings.ingest, choices)
     tables = Tables(pool)
     kind = kinds.named(kinds.declared(settings.ingest))
     whole = opened(pool, kind, "next", besides={tables.labels, tables.none})

@@ -54,8 +54,10 @@ def check_project(root: Path, to_run: bool = False) -> None:
         _stop_without_examples(root, Path(path), outs)
     for folder, stage in ((CORRECTIONS, "ingest"), (MAP, "checks")):
         if str(folder) in reads and not (root / folder).is_dir():
-            what = "headstart upgrade" if (root / LOCK).exists() else f"git checkout {folder}"
-            raise RunError(f"the folder {folder}, which {stage} reads, is missing: run `{what}`")
+            back = f"`git checkout {folder}`"
+            if (root / LOCK).exists():
+                back = f"`headstart upgrade`, or {back} if you deleted it"
+            raise RunError(f"the folder {folder}, which {stage} reads, is missing: run {back}")
     try:
         asked = ["git", "ls-files", "--", *outs]
         done = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603

@@ -106,12 +106,16 @@ def _run(stage: Callable[[], None], takes_arguments: bool) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
-        print(f"{stage.__name__}: interrupted", file=sys.stderr)
-        # The parent process should see that a signal ended the command.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+        interrupted(stage.__name__)
     except Exception as error:
         _end(stage, in_words(error))
+
+
+def interrupted(name: str) -> None:
+    """Print that Ctrl-C ended the command `name`, and end as by the signal: a parent can see it."""
+    print(f"{name}: interrupted", file=sys.stderr)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def in_words(error: Exception) -> HeadstartError:

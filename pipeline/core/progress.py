@@ -37,7 +37,7 @@ class Progress:
             shown = f"{self._line(now)}, {_duration(rest)} left"
             # A line that is wider than the terminal could not be rewritten.
             self._write(CLEARED + shown[: shutil.get_terminal_size().columns - 1])
-        else:
+        elif self.done != self.total:  # the last line is that of `__exit__`
             print(self._line(now), flush=True)
 
     def clear(self) -> None:

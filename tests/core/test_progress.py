@@ -51,6 +51,8 @@ def test_elsewhere_they_are_lines_that_the_flow_understands(
         "extract: 900/1000 views, 50.0 a second",
         "extract: 1000/1000 views, 50.0 a second",
     ]
+    count(clock, seconds=6.0)
+    assert capsys.readouterr().out.count("1000/1000") == 1
     found = PROGRESS.fullmatch(said.splitlines()[0])
     assert found
     assert found.groupdict() == {"name": "extract", "done": "300", "total": "1000", "unit": "views"}

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -256,3 +257,21 @@ def test_why_without_the_pipelines_packages_is_one_line(
     code, _, err = run("why", capsys=capsys)
     assert code == headstart.MissingSetError.exit_code
     assert err.startswith("why: error: why needs the pipeline's packages, which are not installed")
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def import_module(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    ended: list[int] = []
+    monkeypatch.setattr(cli, "import_module", import_module)
+    monkeypatch.setattr(sys, "argv", ["headstart", "map"])
+    monkeypatch.setattr(os, "kill", lambda _, number: ended.append(number))
+    try:
+        cli.main()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert ended == [signal.SIGINT]
+    assert capsys.readouterr().err == "headstart: interrupted\n"

@@ -72,6 +72,8 @@ def test_pictures_go_to_label_studio_and_come_back_as_a_table(
 ) -> None:
     with pytest.raises(ParamsError, match="name the classes with --classes"):
         next.run(shapes, 10, label_studio=FOLDER)
+    with pytest.raises(ParamsError, match=r"params\.yaml, which is a file; give a folder"):
+        next.run(shapes, 10, label_studio=Path("params.yaml"))
     next.run(shapes, 10, label_studio=FOLDER, classes="disc,square")
     said = capsys.readouterr().out.splitlines()
     root = shapes.resolve().parent
@@ -86,15 +88,16 @@ def test_pictures_go_to_label_studio_and_come_back_as_a_table(
     exported(asked, [], [""], ["disc", "square"], *([one, one] for one in truth[3:]))
     label.run(shapes, from_label_studio=EXPORT)
     label.run(shapes, from_label_studio=EXPORT)  # each label is written once
-    first, second = capsys.readouterr().out.split("0 of 10 labels are new")
+    first, second = capsys.readouterr().out.split("0 labels added from 10 tasks")
     for line in (
-        "label: 7 of 10 labels are new",
+        "label: 7 labels added from 10 tasks",
         "label: 2 left out, without a label: task 1, task 2",
         "label: 1 left out, labelled differently by several people: task 3 (disc or square)",
         "next: headstart repro",
     ):
         assert line in first
-        assert line in second or "7 of" in line
+        assert line in second or "7 labels added" in line
+    assert second.startswith("; 7 were in data/raw/shapes/labels.csv before\n")
     rows = rows_in(shapes / "labels.csv")
     whys = [one["data"]["why"] for one in asked[3:]]
     assert [row["label"] for row in rows] == truth[3:]
@@ -112,7 +115,7 @@ def test_pictures_go_to_label_studio_and_come_back_as_a_table(
     assert rows_in(shapes / "labels.csv") == rows
     asked[0]["data"]["digest"] = "0" * 64
     exported(asked[:1], ["disc"])
-    with pytest.raises(DataError, match=f"no task of {EXPORT} is of an example in {shapes}"):
+    with pytest.raises(DataError, match=f"no task of the export is of an example in {shapes}"):
         label.run(shapes, from_label_studio=EXPORT)
 
 

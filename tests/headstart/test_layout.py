@@ -1,12 +1,14 @@
 """`headstart map`: a layout that stays as it is when examples are added."""
 
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from headstart import map as layout
 from pipeline.core.errors import DataError, RunError
@@ -41,6 +43,14 @@ def test_old_points_stay_and_new_ones_are_among_their_neighbours(
             layout.run()
     checked()
     assert CHECKS_MAP.read_bytes() == before
+    recorded = {"stages": {"extract": {"params": {"params.yaml": {"extract": {}}}}}}
+    extract = recorded["stages"]["extract"]["params"]["params.yaml"]["extract"]
+    extract["backbone"] = "histogram"
+    Path("dvc.lock").write_text(yaml.safe_dump(recorded))
+    with pytest.raises(RunError, match=r"features are those of histogram .* repro` first"):
+        layout.run()
+    extract["backbone"] = "identity"  # older than `weights`
+    Path("dvc.lock").write_text(yaml.safe_dump(recorded))
     layout.run()
     written = LANDMARKS.read_bytes()
     layout.run()
