@@ -3,9 +3,11 @@
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline.core import command, lock
+from pipeline.core.errors import BusyError
 
 from . import access, server, watch
 from .dvc.project import working_copy
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
+
+SERVED = Path(".dvc/tmp/headstart.schedule")  # has the process that serves the deployments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +38,14 @@ def run(
     """Serve the deployments and watch the data, until interrupted; start a server if none answers.
 
     Raises:
+        BusyError: another process serves the deployments of this working copy.
         LockError: the project was made with different code or libraries than are installed.
         RunError: this is not a DVC repository, or a server does not start or refuses the password.
     """
     root = working_copy()
     lock.check(root)
     with ExitStack() as stack:
+        stack.enter_context(alone(root))
         api = stack.enter_context(server.running(root, host, port, name))
         os.environ |= server.QUIET | {"PREFECT_API_URL": api}
         stack.enter_context(access.admitted())
@@ -54,6 +61,25 @@ def run(
         see = access.let_in(api) or api.removesuffix("/api")
         print(f"serving {', '.join(d.name for d in found)}; see {see}", flush=True)
         asyncio.run(serve(found))
+
+
+@contextlib.contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Refuse a second process that serves the deployments of `root`: each run would start twice."""
+    file = root / SERVED
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+", encoding="utf-8") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.seek(0)
+            raise BusyError(
+                f"process {held.read()} runs `headstart schedule` in {root} already: stop it first"
+            ) from None
+        held.truncate(0)
+        held.write(str(os.getpid()))
+        held.flush()
+        yield
 
 
 async def serve(found: "list[RunnerDeployment]") -> None:

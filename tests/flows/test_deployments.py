@@ -18,9 +18,9 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments import run_deployment
 from toys import PATIENCE, PROJECT, Toy, alive, background, declare, free_port, reschedule, wait_for
 
-from flows import watch
+from flows import serve, watch
 from flows.server import ADDRESS, running
-from pipeline.core.errors import RunError
+from pipeline.core.errors import BusyError, RunError
 
 GATE = {"metric": "test.accuracy", "margin": 0.01}
 
@@ -31,6 +31,17 @@ def deployment_runs(toy: Toy, name: str) -> list[dict[str, Any]]:
         "flow_runs/filter", deployments={"name": {"any_": [name]}}, sort="START_TIME_ASC"
     )
     return [run for run in runs if run["start_time"]]
+
+
+def test_the_deployments_of_a_working_copy_are_served_once(tmp_path: Path) -> None:
+    with (
+        serve.alone(tmp_path),
+        pytest.raises(BusyError, match=f"^process {os.getpid()} runs .* already: stop it first$"),
+        serve.alone(tmp_path),
+    ):
+        raise AssertionError
+    with serve.alone(tmp_path):  # the next one may
+        pass
 
 
 @pytest.mark.slow
