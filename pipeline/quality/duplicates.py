@@ -8,6 +8,7 @@ duplicates are found.
 Each pair is compared once, because verdicts are kept in the feature store.
 """
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -59,7 +60,7 @@ def candidates(queries: Floats, bank: Floats, least: float) -> list[Pair]:
             found += zip((start + first + rows).tolist(), *chosen, strict=True)
         return found
 
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
         return [pair for part in threads.map(some, range(0, len(queries), ROWS)) for pair in part]
 
 

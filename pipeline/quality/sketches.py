@@ -10,6 +10,7 @@ Cells of an inverted file are no cheaper: at a cosine of 0.5, the default thresh
 near-duplicate is uncertain, so many cells have to be searched (`docs/decisions.md`).
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
@@ -88,7 +89,7 @@ class Sketches:
                 found += [(query, int(rows[one]), float(cosines[one])) for one in chosen]
             return found
 
-        with ThreadPoolExecutor() as threads:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
             parts = threads.map(some, range(0, len(queries), ROWS))
             return [pair for part in parts for pair in part]
 

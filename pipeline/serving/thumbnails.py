@@ -1,6 +1,7 @@
 """Thumbnails of many examples, kept by content in the feature store."""
 
 import io
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -52,7 +53,7 @@ def thumbnails(
     except StoreError as error:
         problem = error
     new = [key for key in paths if key not in kept]
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
         made = list(threads.map(lambda key: _shown(kind.show(data(paths[key]), side)), new))
     try:
         if new and not problem:
