@@ -120,9 +120,8 @@ def add(answers: list[Answer], pool: Pool, tables: Tables) -> list[str]:
     Raises:
         DataError: no task is of an example in the pool.
     """
-    rows = tables.read()
-    known = {pool.digests.get(row.path, "") if row.path else row.digest: row.label for row in rows}
-    drawn = sum(row.split != TRAIN for row in rows if row.label)
+    known = tables.known(pool.digests)
+    drawn = sum(row.split != TRAIN for row in tables.read() if row.label)
     paths = {one.digest: one.found.path for one in pool.examples}
     foreign, left = f"not of {pool.place}", dict[str, list[str]]()
     added = same = 0

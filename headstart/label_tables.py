@@ -8,6 +8,7 @@ import csv
 import errno
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,14 @@ class Tables:
             DataError: a table is damaged, or is not one that this class writes.
         """
         return [*self._read(self.labels), *self._read(self.none)]
+
+    def known(self, digests: Mapping[Path, str]) -> dict[str, str]:
+        """Return the label of each example in the tables, by digest; empty for none of the classes.
+
+        `digests` are those of the paths in the pool. The errors are those of `read`.
+        """
+        rows = self.read()
+        return {digests.get(row.path, "") if row.path else row.digest: row.label for row in rows}
 
     def _read(self, file: Path) -> list[Labelled]:
         if not file.exists():

@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline import kinds
 from pipeline.backbones.engines import Encoder, open_encoder
 from pipeline.core import params
-from pipeline.core.errors import ParamsError
+from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import HEAD, HEAD_WEIGHTS, MANIFEST
 from pipeline.heads.head import Floats, load_head, one_thread
 from pipeline.sources.checked import Checked
@@ -77,7 +77,12 @@ def run(
     tables = Tables(pool)
     kind = kinds.named(kinds.declared(settings.ingest))
     whole = opened(pool, kind, "next", besides={tables.labels, tables.none})
-    unlabelled = whole.unlabelled(() if labelled is None else set(labelled["digest"]), "next")
+    known = set() if labelled is None else set(labelled["digest"])
+    try:  # what `headstart label` wrote, which `ingest` may not have read yet
+        known |= tables.known(whole.digests).keys()
+    except DataError as error:
+        print(f"next: warning: {error}; its examples may be proposed")
+    unlabelled = whole.unlabelled(known, "next")
     encoder = open_encoder(settings.extract, whole.kind)
     paths = [one.found.path for one in unlabelled]
     features = embedded(paths, encoder, settings.extract.batch_size, "next")

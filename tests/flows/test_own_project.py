@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -24,21 +23,18 @@ PICTURES = 60
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """A virtual environment that has the wheel, and sees the packages of the one that runs this.
-
-    To install them takes a minute, as Python compiles each of them again. `.ci/same_bytes` installs
-    them by their lock.
-    """
+    """A virtual environment that has the wheel and, by their lock, the packages that it needs."""
     if shutil.which("uv") is None:
-        pytest.skip("it installs the wheel: pip install uv")
+        pytest.skip("pip would take minutes: pip install uv")
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     folder = tmp_path / "environment"
     uv = ("uv", "--quiet")
-    subprocess.run([*uv, "venv", "--python", sys.executable, str(folder)], check=True)
-    (packages,) = folder.glob("lib/python3*/site-packages")
-    (packages / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
     install = (*uv, "pip", "install", "--python", str(folder), "--no-deps")
+    lock = str(ROOT / "requirements" / "pipeline.lock")
+    subprocess.run([*uv, "venv", "--python", sys.executable, str(folder)], check=True)
+    subprocess.run([*install, "--require-hashes", "--requirement", lock], check=True)
     subprocess.run([*install, wheel], check=True)
+    subprocess.run([*uv, "pip", "check", "--python", str(folder)], check=True)
     return folder
 
 

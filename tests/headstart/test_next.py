@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pandas as pd
 import pytest
 
 from headstart import next as proposing
+from headstart.label_tables import Tables
 from headstart.proposing import EACH, MARGIN, RANDOM, TYPICAL, proposals
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import MANIFEST
 from pipeline.tables.unit import unit
-from tests.conftest import Project
+from tests.conftest import SMALL, Project
 
 POOL = Path("data/pool.parquet")
 
@@ -88,6 +90,23 @@ def test_a_pool_is_proposed_from_before_and_after_training(
     labelled = set(pd.read_parquet(MANIFEST)["digest"])
     assert not labelled & {row["digest"] for row in table_of()}
     assert {row["why"] for row in table_of()} == {RANDOM, TYPICAL}
+
+
+def test_what_label_wrote_is_not_proposed_again(
+    project: Project, draw_shapes: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_shapes(range(4))
+    project.set(**SMALL)
+    pool = Path("data/raw/shapes")
+    tables, paths = Tables(pool), sorted(pool.rglob("*.png"))
+    tables.add(paths[0], "disc", "train", TYPICAL)
+    tables.add(paths[1], "", "", TYPICAL)  # none of the classes
+    proposing.run(pool, 10)
+    assert {row["path"] for row in table_of()} == {path.as_posix() for path in paths[2:]}
+    tables.labels.write_text("file,label\n")  # a table of the user's own
+    proposing.run(pool, 10)
+    assert len(table_of()) == len(paths)
+    assert "labels.csv has no column path" in capsys.readouterr().out
 
 
 def test_a_head_that_has_learned_enough_chooses(vectors: Project) -> None:
