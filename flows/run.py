@@ -107,7 +107,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     from .gate import stop_if_wrong
     from .headstart import headstart
 
-    if asked["gate"] is not None:
+    if asked.get("gate") is not None:
         stop_if_wrong(asked["gate"])
     if known := PREFECT_API_URL.value():
         server.stop_if_silent(known)
