@@ -23,7 +23,7 @@ def other(entries: Mapping[str, lock.Entry], name: str, **values: str) -> dict[s
 
 
 def test_an_entry_has_the_libraries_that_its_files_import() -> None:
-    assert HERE.rooms["quality"].keys() == {"code", "numpy", "pandas"}
+    assert HERE.rooms["quality"].keys() == {"code", "numpy", "pandas", "pyarrow"}
     assert {"tokenizers", "pillow"} < HERE.kinds["text"].keys()
     assert HERE.kinds["plugin"].keys() == {"code"}
     assert not {"core", "store", "kinds"} & HERE.rooms.keys()
