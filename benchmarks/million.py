@@ -37,7 +37,6 @@ SPECTRA = {
     "variances that fall as 1/n": 1 / np.sqrt(np.arange(1, NUMBERS + 1)),
 }
 COSINES = ((0.5, 0.55), (0.55, 0.7), (0.7, 0.9))  # of planted pairs
-CELLS, TABLES = 1024, (1, 4, 16)  # of an inverted file
 
 Floats = npt.NDArray[np.float32]
 
@@ -262,51 +261,6 @@ def plant(
     features[: len(others)] = cosines * other + np.sqrt(1 - cosines**2) * noise
 
 
-def measure_cells(scratch: Path, examples: int = 100_000, queries: int = 300) -> str:
-    """How much of a bank is compared if cells, not all sketches, are searched for a recall of 0.99.
-
-    The cell of a row is the nearest of random directions. A query searches the nearest cells.
-    """
-    rows = []
-    for name, spectrum in SPECTRA.items():
-        random = np.random.default_rng(0)
-        features = random.standard_normal((examples, NUMBERS), np.float32)
-        features *= spectrum.astype(np.float32)
-        bank = np.arange(examples // 5, examples)
-        for low, high in COSINES:
-            plant(features, bank[:queries], spectrum.astype(np.float32), low, high, random)
-            mean = np.zeros(NUMBERS, np.float32)
-            sketches = Sketches.of(features, mean, duplicates.NEAREST).sketches
-            compared, ranks, cells = [], [], []
-            for number in range(max(TABLES)):
-                seeded = np.random.default_rng(number)
-                axes = seeded.standard_normal((sketches.shape[1], CELLS), np.float32)
-                axes /= np.linalg.norm(axes, axis=0)
-                near = [part @ axes for part in np.array_split(sketches[bank], 50)]
-                cells.append(np.concatenate([part.argmax(axis=1) for part in near]))
-                nearest = np.argsort(-(sketches[:queries] @ axes), axis=1)
-                ranks.append(np.argsort(nearest, axis=1))  # of each cell, for each query
-            for tables in TABLES:
-                own = [ranks[t][np.arange(queries), cells[t][:queries]] for t in range(tables)]
-                probed = np.sort(np.min(own, axis=0))[int(np.ceil(0.99 * queries)) - 1] + 1
-                seen = np.zeros((queries, len(bank)), bool)
-                for t in range(tables):
-                    seen |= ranks[t][:, cells[t]] < probed
-                compared += [int(probed), float(seen.mean())]
-            rows.append((name, f"{low} to {high}", *compared))
-    columns = "features | cosine of the planted pairs"
-    for tables in TABLES:
-        columns += f" | tables: {tables}, cells searched in each {{:,}} | part of the bank {{:.3f}}"
-    return f"""# Near-duplicates by cells
-
-{examples:,} made vectors of {NUMBERS:,} numbers, of which {len(bank):,} are searched for
-{queries:,} planted near-duplicates. A table divides the sketches into {CELLS:,} cells, by the
-nearest of as many random directions. So many cells are searched that 0.99 of the pairs are found.
-
-{table(columns, rows)}
-"""
-
-
 def measure_pairs(scratch: Path, examples: int = 100_000, queries: int = 2_000) -> str:
     """Near-duplicates that sketches find, of those that exact search finds.
 
@@ -356,5 +310,4 @@ PARTS = {
     "stages": measure_stages,
     "classes": measure_classes,
     "pairs": measure_pairs,
-    "cells": measure_cells,
 }

@@ -109,7 +109,6 @@ SMALLEST = {
         "; TYPEFACES = {p: f'{n}.ttf' for p, n in zip(TYPEFACES, names, strict=True)}",
     ),
     "million pairs": ("--examples 400 --queries 40", ""),
-    "million cells": ("--examples 400 --queries 40", "CELLS, TABLES = 16, (1, 2)"),
     "million classes": ("--sizes 3x60", "STAGES, AGAIN = STAGES[:1], ()"),
     "million stages": (
         "--sizes 60",

@@ -319,9 +319,10 @@ def main(
             with contextlib.suppress(BrokenPipeError):
                 print(f"{token}{json.dumps(reply)}", flush=True)
             waiting.task_done()
-            stages = reply.get("result", {}).get("stages", [])
-            if begin:
-                begin(Path.cwd(), [str(stage["command"]) for stage in stages if stage["changed"]])
+            stages = reply.get("result", {}).get("stages", [])  # of a plan
+            commands = [str(stage["command"]) for stage in stages if stage["changed"]]
+            if begin and commands:
+                begin(Path.cwd(), commands)
     os._exit(0)
 
 

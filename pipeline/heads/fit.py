@@ -150,7 +150,7 @@ def _discriminants(
     """Fit linear discriminants; the result has the sums of the training and validation rows."""
     sums = Sums.of(Split.concat([train, val]), schedule, asked.scaling)
     head = sums.head(np.arange(len(train.labels) + len(val.labels)) < len(train.labels))
-    trained = _measured(asked, head, train, val, schedule, scaled=True)
+    trained = _measured(asked, head, train, val, schedule, scaled=True, measured=True)
     if idf is None:  # other rows have other weights of terms
         trained = replace(trained, sums=sums)
     return _with(trained, replace(head.scaled(trained.scale), idf=idf))
@@ -185,7 +185,7 @@ def _measured(
     val: Split,
     schedule: Schedule,
     scaled: bool,
-    measured: bool = True,
+    measured: bool,
 ) -> Trained:
     """Return a head in closed form with its metrics; if `scaled`, calibrate its logits first."""
     scale = 1.0

@@ -64,17 +64,22 @@ class Landmarks(NamedTuple):
         return found[at]
 
 
+def broad_axes(centred: Floats) -> Floats:
+    """Return about the first principal axes [d, `BROAD`] of features [n, d] with mean zero."""
+    start = np.random.default_rng(0).standard_normal((centred.shape[1], BROAD))
+    axes: Floats = np.linalg.qr(centred.T @ (centred @ start.astype(np.float32)))[0]
+    return axes
+
+
 class Space:
     """The space of about the first `BROAD` principal axes of landmarks."""
 
     def __init__(self, features: Floats) -> None:
         """Find the axes of these features, [n, d]."""
         self._mean = features.mean(axis=0)
-        centred = features - self._mean
         self._axes = np.eye(features.shape[1], dtype=np.float32)
         if features.shape[1] > BROAD:
-            start = np.random.default_rng(0).standard_normal((features.shape[1], BROAD))
-            self._axes, _ = np.linalg.qr(centred.T @ (centred @ start.astype(np.float32)))
+            self._axes = broad_axes(features - self._mean)
 
     def of(self, features: Floats) -> Doubles:
         """Return the directions of examples from the landmarks' mean, [n, `BROAD`]; length 1."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from .landmarks import BROAD, GRID, Landmarks
+from .landmarks import BROAD, GRID, Landmarks, broad_axes
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -84,9 +84,7 @@ def neighbours(features: Floats) -> npt.NDArray[np.int64]:
     """
     centred = features - features.mean(axis=0)
     if len(features) > EXACT and features.shape[1] > BROAD:
-        start = np.random.default_rng(0).standard_normal((features.shape[1], BROAD))
-        basis, _ = np.linalg.qr(centred.T @ (centred @ start.astype(np.float32)))
-        centred = centred @ basis
+        centred = centred @ broad_axes(centred)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     found = np.full((len(features), NEAREST), -1)
     for first in range(0, len(features), ROWS):

@@ -58,7 +58,7 @@ def copies(pairs: Sequence[Pair], reading: Reading = PLAIN) -> list[bool]:
     def opened(picture: Example) -> detail.Opened:
         return detail.opened(data(picture), reading)
 
-    # Calls of OpenCV are short, so more threads would wait for each other: a quarter of the time.
+    # Calls of OpenCV are short, so more threads than cores would mostly wait for each other.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         every = list(dict.fromkeys(picture for pair in pairs for picture in pair))
         thumbnails = threads.map(lambda picture: thumbnail(data(picture), reading), every)
