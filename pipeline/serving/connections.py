@@ -8,6 +8,7 @@ connections, the one that has been idle longest is closed.
 import asyncio
 import resource
 import socket
+import struct
 from collections import Counter
 from typing import ClassVar
 
@@ -60,7 +61,7 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         """Start a timeout for a client that does not read its answer."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(self.limits.seconds, self.transport.abort)
+        self._stalled = self.loop.call_later(self.limits.seconds, self._drop)
 
     def resume_writing(self) -> None:
         """Cancel the timeout, because the client reads again."""
@@ -80,9 +81,20 @@ class Connection(H11Protocol):
 
     def _too_late(self) -> None:
         if self.transport.get_write_buffer_size():  # a reply that is still being read
-            self._deadline = self.loop.call_later(self.limits.seconds, self.transport.abort)
+            self._deadline = self.loop.call_later(self.limits.seconds, self._drop)
         else:
             self.transport.abort()
+
+    def _drop(self) -> None:
+        """Close the connection, with the replies that the client has not read.
+
+        Otherwise the kernel would keep up to 4 MB of them, and offer them for minutes.
+        """
+        at_once = struct.pack("ii", 1, 0)  # linger for 0 seconds: the client gets a reset
+        self.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, at_once
+        )
+        self.transport.abort()
 
     def _make_room(self) -> None:
         """Close the longest idle connection of the address that has the most connections."""
