@@ -16,6 +16,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task
+from prefect.utilities.annotations import quote
 
 from pipeline.core.errors import MayPassError, StageError, StoppedError
 
@@ -112,7 +113,9 @@ def submit(
         # Requesting a slot from Prefect takes time, and a stage that will not run needs none.
         tags=stage["tags"] if stage.get("changed") else None,
     )
-    return named.submit(run, name, do, request, return_state=False, wait_for=upstream)
+    # Quoted, because Prefect walks through what a task gets, and fails if another step writes its
+    # outcome meanwhile.
+    return named.submit(quote(run), name, do, request, return_state=False, wait_for=upstream)
 
 
 def _limit_gpu_stages() -> None:

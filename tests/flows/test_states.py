@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 import zc.lockfile
+from prefect import flow
 from toys import PROJECT, Toy, alive, free_port, wait_for
 
 from flows.dvc.pool import Pool
-from flows.steps import Run
+from flows.steps import Run, submit
 from pipeline.core.errors import StageError
 
 
@@ -267,6 +268,23 @@ def test_push_and_pull_carry_results_to_another_working_copy(toy: Toy, tmp_path:
     (toy.root / "a.out").unlink()
     (toy.root / "b.out").unlink()
     assert toy.flow("--pull").states() == {"pull": "Completed", "a": "Cached", "b": "Cached"}
+
+
+def test_prefect_does_not_look_into_what_other_steps_write(server: str, tmp_path: Path) -> None:
+    class Written(dict[str, str]):
+        def items(self) -> Any:
+            raise RuntimeError("dictionary changed size during iteration")
+
+    pool: Any = None  # not asked
+    plan: dict[str, Any] = {"a": {"changed": False, "upstream": [], "tags": []}}
+    run = Run(tmp_path, pool, force=False, plan=plan, outcomes=Written())
+
+    @flow
+    def steps() -> None:
+        submit(run, "a", "reproduce", []).wait()
+
+    steps()
+    assert run.outcomes["a"] == "unchanged"
 
 
 def test_a_stage_leaves_the_first_process_to_one_with_more_stages_below(tmp_path: Path) -> None:
