@@ -3,7 +3,11 @@
     python -m benchmarks small_loop
 
 makes the whole table, in about ten minutes on two idle cores. The part `sizes` has the first row at
-other numbers of pictures.
+other numbers of pictures. The part `peers` adds the same ten pictures in DataChain and in an
+earlier version; it needs a Python with DataChain:
+
+    python -m venv /tmp/datachain && /tmp/datachain/bin/pip install datachain
+    python -m benchmarks small_loop peers --python /tmp/datachain/bin/python
 """
 
 import json
@@ -13,8 +17,9 @@ import re
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +34,8 @@ from benchmarks.harness import (
     Repository,
     draw,
     in_turns,
+    need,
+    run,
     spread,
     table,
 )
@@ -419,7 +426,7 @@ def measure_table(scratch: Path, pictures: int = 10_000, rounds: int = 3) -> str
               f"first run {first_varied.wall:.1f} s, {first_varied.cpu:.1f} CPU-s"),
         timed("`dvc add` of the ten, before each of them", plain.added),
         timed("ten added, `headstart repro extract`", of_plain["extract"], 5, 0,
-              "DataChain 8.0 s ([decisions](../docs/decisions.md#libraries-that-are-not-used))"),
+              "DataChain: [see below](#ten-pictures-added-beside-others)"),
         timed("ten added, `headstart flow`, server up", of_plain["flow"], 6),
         timed(f"`train.weight_decay` changed, {count}", of_plain["head"], 5),
         timed("`train.weight_decay` changed, default set", of_default["head"], 3),
@@ -517,7 +524,100 @@ Seconds, without augmented views; medians of {rounds} runs with the least and th
 """
 
 
+# Beside others
+
+EARLIER = "7855c4a"  # whose README said 22 s
+
+# Run by DataChain's Python, with our code for a feature; its processes have no arguments.
+PEER = """
+import os, sys
+import datachain
+from datachain import C
+
+ENGINE = None
+
+def feature(file: datachain.File) -> list[float]:
+    global ENGINE
+    sys.path[:0] = [] if ENGINE else os.environ["OURS"].split(os.pathsep)
+    from pipeline import kinds
+    from pipeline.backbones.engines import open_engine
+    from pipeline.core import params
+    kind = kinds.named("image")
+    ENGINE = ENGINE or open_engine(params.load(kinds.schema).extract, kind)
+    views = ENGINE.make_views([(file.read(), [kind.original])])
+    return ENGINE.features(views, 1)[0].tolist()
+
+if __name__ == "__main__":
+    pictures = datachain.read_storage(
+        "file://" + os.environ["PICTURES"], update=True, delta=True, delta_on="file.path"
+    )
+    pictures = pictures.filter(C("file.path").glob("*.jpg")).settings(parallel=os.cpu_count())
+    print(pictures.map(feature=feature).save("features").count())
+"""
+
+
+class Earlier(Loop):
+    """The project of `EARLIER`, with today's packages."""
+
+    repro = ("dvc", "repro")
+
+    def make(self) -> None:
+        """A clone at that commit."""
+        run("git", "clone", "--quiet", ROOT, self.folder)
+        self.run("git", "checkout", "--quiet", EARLIER)
+
+
+def measure_peers(scratch: Path, python: str = "", pictures: int = 10_000, rounds: int = 3) -> str:
+    """Ten pictures added: this version, the earlier one, and DataChain with the same network."""
+    need(python, "a Python with DataChain: --python, see `python -m benchmarks small_loop --help`")
+    version = run(python, "-c", "import datachain as d; print(d.__version__)").gave.strip()
+    without_server(scratch)
+    (scratch / "peer.py").write_text(PEER)
+    loop = Loop(scratch / "now", pictures, augment={"views": 0})
+    earlier = Earlier(scratch / "earlier", pictures, augment={"views": 0})
+
+    def datachain() -> Cost:
+        return loop.run(
+            python,
+            scratch / "peer.py",
+            PICTURES=str(loop.raw),
+            OURS=os.pathsep.join([str(ROOT), sysconfig.get_paths()["purelib"]]),
+            DATACHAIN_ROOT_DIR=str(scratch / "datachain"),
+            DATACHAIN_NO_ANALYTICS="1",
+        )
+
+    works: dict[str, Callable[[], Cost]] = {
+        "`headstart repro extract`": partial(loop.ten, *loop.repro, "extract"),
+        "DataChain": datachain,  # which finds the same ten
+        "`headstart repro`": loop.ten,
+        f"`dvc repro` at {EARLIER}": earlier.ten,
+    }
+    extract, peer = loop.nothing("dvc", "repro", "extract").wall, datachain().wall
+    first = [extract, peer, extract + loop.nothing().wall, earlier.nothing().wall]
+    costs = in_turns(rounds, works)
+    rows = [
+        (
+            what,
+            before,
+            spread((cost.wall for cost in costs[what]), "{:.1f}"),
+            spread((cost.cpu for cost in costs[what]), "{:.1f}"),
+        )
+        for what, before in zip(works, first, strict=True)
+    ]
+    return f"""# Ten pictures added, beside others
+
+{pictures:,} pictures without augmented views; medians of {rounds} runs in turns, with the least and
+the most. DataChain {version} with `delta=True` computes one feature for each picture, in as many
+processes as there are cores, with the code and the session of ONNX Runtime that `extract` has. It
+compares the names, sizes and times of files. {EARLIER} is an earlier version with today's packages:
+its `dvc repro` has the same eight stages, but no floor, no inner layers and fewer checks.
+
+{table("what | first run, s {:.1f} | ten added, s | CPU-s", rows)}
+"""
+
+
 PARTS = {
     "table": measure_table,
+    "peers": measure_peers,
     "sizes": measure_sizes,
 }

@@ -134,6 +134,7 @@ SMALLEST = {
     ),
     "answers serve": ("BUNDLED PICTURES --seconds 0.5", "CLIENTS, FLOOD = (1, 2), 100"),
     "large_report": ("--examples 40 --rounds 1 --frames 5", ""),
+    "small_loop peers": ("--pictures 60 --rounds 1", ""),
     "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_OF_LOOP),
     "small_loop table": ("--pictures 60 --rounds 1", FEWER_OF_LOOP),
     "alarms flawed": (
