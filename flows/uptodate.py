@@ -35,6 +35,9 @@ def answered(
     each of the last lines for the user, as in `flows.run`. `imported`, which waits for a thread
     that imports Prefect, is called before Prefect's settings are read. If anything is unusual, the
     function returns False, and the flow handles it.
+
+    Raises:
+        StageError: DVC cannot make the plan, and there is no server that could record that.
     """
     try:
         with Claim(root, "refuse") as claim:
@@ -51,7 +54,11 @@ def answered(
                 return False
             else:
                 page = NOT_RECORDED
-    except (BusyError, MayPassError, StageError, OSError, http.client.HTTPException):
+    except StageError:  # a stage is unknown, or dvc.yaml is wrong
+        if api or _is_configured(imported):
+            return False
+        raise
+    except (BusyError, MayPassError, OSError, http.client.HTTPException):
         return False
     for stage in plan["stages"]:
         print(f"{stage['name']}: cached; {NOTHING}")

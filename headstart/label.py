@@ -345,7 +345,12 @@ def in_words(tables: Tables, kind: Kind, name: str, labels: int, drawn: int) -> 
     if not PARAMS.exists():
         option = f" --kind {name}" * (name != "image")
         return f"{words}; next: headstart init mine{option} --data {shlex.quote(str(data))}"
-    read = Path(params.load(kinds.schema).ingest.path).resolve()
-    if read in (tables.folder.resolve(), tables.labels.resolve()):
+    ingest = params.load(kinds.schema).ingest
+    read = Path(ingest.path)
+    if read.resolve() in (tables.folder.resolve(), tables.labels.resolve()):
         return f"{words}; next: headstart repro"
-    return f"{words}; ingest.path of this project is elsewhere: docs/label.md says what to do"
+    if ingest.source == "folder":
+        words += f"; this project reads {read}: copy each file to the folder of its label there"
+    else:
+        words += f"; this project reads {read}: copy the files and the rows there"
+    return f"{words}, then headstart repro"

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pool", type=Path, metavar="POOL", help="Folder or table of examples.")
     parser.add_argument("--n", type=int, default=BATCH, help=f"How many (default: {BATCH}).")
     parser.add_argument(
-        "--into", type=Path, default=Path("next.csv"), help="Table to write (default: next.csv)."
+        "--into", type=Path, default=None, help="Table to write (default: next.csv)."
     )
     parser.add_argument(
         "--label-studio",
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     pool: Path,
     n: int = BATCH,
-    into: Path = Path("next.csv"),
+    into: Path | None = None,
     label_studio: Path | None = None,
     classes: str = "",
 ) -> None:
@@ -64,10 +64,15 @@ def run(
 
     Raises:
         DataError: the pool has no example that is not labelled yet.
-        ParamsError: `n` is below 1, there is no such pool, or Label Studio cannot show it.
+        ParamsError: `n` is below 1, an option is for another output, there is no such pool, or
+            Label Studio cannot show it.
     """
     if n < 1:
         raise ParamsError(f"--n is {n}; it should be 1 or more")
+    if label_studio and into:
+        raise ParamsError("--into is for a table, which --label-studio replaces: give one of both")
+    if classes and not label_studio:
+        raise ParamsError("--classes is for Label Studio: give --label-studio FOLDER too")
     settings = params.load(kinds.schema)
     labelled = read_manifest(MANIFEST) if MANIFEST.exists() else None
     choices = {class_name(name) for name in classes.split(",")} if classes else set()
@@ -100,6 +105,7 @@ def run(
     if label_studio:
         studio.write(label_studio, whole, settings.ingest.kind, found, unlabelled, guess, choices)
         return
+    into = into or Path("next.csv")
     write(into, found, unlabelled, guess)
     print(f"next: {into} proposes {len(found)} {whole.kind.nouns}: fill in the column label")
 

@@ -118,7 +118,8 @@ def read(file: Path, digests: Collection[str], made: str) -> tuple[Landmarks | N
     try:
         table = pq.read_table(file)
         of = table.schema.metadata[MADE_BY].decode()
-        places = np.stack([table[name].to_numpy() for name in "xy"], axis=1).astype(np.int64)
+        columns = [table[name].cast(pa.int16()).to_pylist() for name in "xy"]
+        places = np.array(columns, dtype=np.int64).T
         names = table["digest"].to_numpy().astype(str)
         if (names[1:] <= names[:-1]).any() or places.min() < 0 or places.max() > GRID:
             raise ValueError

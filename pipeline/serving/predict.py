@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..core import command
-from ..core.errors import ParamsError, RefusedError
+from ..core.errors import DataError, ParamsError, RefusedError
 from ..core.progress import Progress
 from ..examples import rows as rows_of
 from ..examples.files import digest, load
@@ -90,7 +90,7 @@ def run(
 
     Raises:
         ParamsError: an argument matches no file, or has an impossible value.
-        DataError: the bundle cannot be opened.
+        DataError: the bundle cannot be opened, or no file can be read.
     """
     from .classifier import Classifier
 
@@ -127,11 +127,10 @@ def run(
             if progress:
                 progress.advance(1)
     if failed:
-        print(
-            f"predict: {failed} of {len(paths)} inputs could not be read as"
-            f" {classifier.kind.nouns}",
-            file=sys.stderr,
-        )
+        words = f"{failed} of {len(paths)} inputs could not be read as {classifier.kind.nouns}"
+        if failed == len(paths):
+            raise DataError(words)
+        print(f"predict: {words}", file=sys.stderr)
     if doubted:
         print(
             f"predict: warning: the predictions for {doubted} of {len(paths)}"

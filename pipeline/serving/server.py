@@ -266,6 +266,6 @@ def run(
         raise ParamsError(
             f"cannot listen on {host}, port {port} ({reason}); give another --host or --port"
         ) from None
-    print(f"serve: answering with {bundle} at http://{host}:{port}", flush=True)
+    print(f"serve: answering with {bundle} at http://{host}:{port} ; Ctrl-C ends it", flush=True)
     with listening, suppress(KeyboardInterrupt):
         Server(app, limits).run(sockets=[listening])

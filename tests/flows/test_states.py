@@ -13,9 +13,11 @@ import pytest
 import yaml
 import zc.lockfile
 from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from toys import PROJECT, Toy, alive, free_port, wait_for
 
-from flows.dvc.pool import Pool
+from flows import uptodate
+from flows.dvc.pool import Pool, warm_up
 from flows.steps import Run, submit
 from pipeline.core.errors import StageError
 
@@ -117,6 +119,14 @@ def test_what_is_asked_for_in_vain_is_told_with_its_place(toy: Toy) -> None:
         assert "a.file" in complaint()
         (toy.root / "params.yaml").write_text("a: [")
         assert "params.yaml" in complaint()
+    warm_up(toy.root)
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(StageError, match=r"params\.yaml"),
+    ):
+        uptodate.answered(toy.root, None, [], print, lambda: None)
+    with Pool(toy.root):
+        pass  # which ends that process
     refused = toy.finish(toy.start("nonsuch"))
     assert (refused.state["type"], refused.tasks, refused.code) == ("FAILED", {}, 1)
     assert re.search(r"^Failed: .*params\.yaml", refused.output, re.M)

@@ -142,6 +142,9 @@ def test_a_table_of_texts_is_labelled_in_a_project(texts: Project) -> None:
     assert len(desk.learner.labels) == 30
     assert desk.answer(None)["left"] == 10
     assert desk.answer(None)["labelled"] == 0
+    answered(desk, 1, right)
+    words = "this project reads data/raw: copy the files and the rows there, then headstart repro"
+    assert desk.outcome().endswith(words)
 
 
 def test_the_accuracy_rests_on_random_examples_alone() -> None:

@@ -123,6 +123,10 @@ def test_a_head_that_has_learned_enough_chooses(vectors: Project) -> None:
 def test_what_is_no_pool_is_a_line(vectors: Project) -> None:
     with pytest.raises(ParamsError, match="--n is 0"):
         proposing.run(POOL, 0)
+    with pytest.raises(ParamsError, match="--classes is for Label Studio"):
+        proposing.run(POOL, classes="a,b")
+    with pytest.raises(ParamsError, match="--into is for a table"):
+        proposing.run(POOL, into=Path("a.csv"), label_studio=Path("ls"))
     with pytest.raises(ParamsError, match="does not exist"):
         proposing.run(Path("nowhere"))
     Path("empty").mkdir()

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.core.errors import ParamsError
+from pipeline.core.errors import DataError, ParamsError
 from pipeline.serving import predict
 from tests.conftest import ROOT
 
@@ -103,7 +103,8 @@ def test_of_a_name_that_is_no_utf_8_the_odd_bytes_are_spelt_out(project, tmp_pat
 
 def test_a_name_does_nothing_to_the_terminal(project, tmp_path, capsys):
     (tmp_path / "a\x1b]0;owned\x07\n\x1b[31m.png").write_bytes(b"no picture")
-    predict.run(Path("bundle"), [str(tmp_path)])
+    with pytest.raises(DataError, match="1 of 1 inputs could not be read as pictures"):
+        predict.run(Path("bundle"), [str(tmp_path)])
     line = capsys.readouterr().out.splitlines()[1]
     assert f"{tmp_path}/a\\x1b]0;owned\\x07\\n\\x1b[31m.png: not a picture" in line
 

@@ -13,6 +13,7 @@ MOST_PARTS = 64  # in longer texts, a part has several words
 MOST_SHOWN = 400  # characters of a text that a page and `show` display
 MARKED = "242 169 0"  # the background of words that are evidence for the class
 LEAST_MARKED = 0.05  # minimum weight of a marked word; the maximum is 1
+DARK_TEXT = 0.6  # weight from which dark letters are easier to read on any page than light ones
 
 
 def hidden(data: bytes, wanted: Input) -> list[NDArray[np.int64]] | list[NDArray[np.float32]]:
@@ -40,7 +41,8 @@ def marked(data: bytes, wanted: Input, weights: NDArray[np.float32], side: int |
         words = escape(shown[start:end])
         if weight >= LEAST_MARKED:
             colour = f"rgb({MARKED} / {weight:.2f})"
-            words = f'<mark style="background: {colour}; color: inherit">{words}</mark>'
+            letters = "inherit" if weight < DARK_TEXT else "#111"
+            words = f'<mark style="background: {colour}; color: {letters}">{words}</mark>'
         pieces += [escape(shown[at:start]), words]
         at = end
     pieces.append(escape(shown[at:]))
