@@ -33,8 +33,6 @@ class Comparing:
         """Compare two models by their predictions for the test examples that both predicted.
 
         Args:
-            old: the folder with the predictions of one model.
-            new: the folder with the predictions of the other model.
             level: the probability of calling equal models different; `paired.LEVEL` if None.
 
         Returns:

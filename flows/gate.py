@@ -70,9 +70,7 @@ class Gate(BaseModel):
         than that: otherwise the worse of the two would stay.
 
         Args:
-            last: the comparison with the last result.
             reference: the comparison with the reference; None if there is none.
-            lower: whether lower is better.
         """
         does: What = "take"
         if last.answer == "cannot tell":

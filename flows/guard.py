@@ -53,7 +53,6 @@ class Guard:
         """Decide on the run's result; return None if there is no objection to it.
 
         Args:
-            failed: the stages that failed.
             now: the metrics, in the form of `process.metrics`.
             reference: the reference, with which the result is compared as well.
         """

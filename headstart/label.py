@@ -204,11 +204,7 @@ class Desk:
 
         Args:
             learner: what is known of the pool's examples.
-            tables: where labels go.
-            paths: of the pool's examples.
-            kind: their kind.
             classes: in the order of their keys.
-            name: of the kind.
         """
         self.learner, self.tables = learner, tables
         self.classes = list(dict.fromkeys(classes))
@@ -329,9 +325,6 @@ def in_words(tables: Tables, kind: Kind, name: str, labels: int, drawn: int) -> 
     """Return what the tables have, and what to do next.
 
     Args:
-        tables: of the pool.
-        kind: of the examples.
-        name: of the kind.
         labels: how many there are.
         drawn: how many of them are of random examples.
     """

@@ -103,7 +103,6 @@ def again(
     Args:
         made: the old lock of the project.
         here: the new lock.
-        kind: the kind of the examples.
         before: the old texts of `params.yaml` and `dvc.yaml`.
         now: the new texts.
     """

@@ -103,9 +103,6 @@ def write(
 
     Args:
         tables: the tables from `every_view`, one per network; they differ only in their keys.
-        encoder: the backbone.
-        cache: the store.
-        settings: the parameters of this stage.
     """
     recomputed, batch_size = 0, settings.batch_size
     pairs = list(zip(tables, encoder.engines, strict=True))

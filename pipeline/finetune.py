@@ -175,7 +175,6 @@ def refit(
         both: training and validation examples.
         feed: the source of the examples' views.
         recipe: the recipe; its `last` is the epoch that was chosen on validation examples.
-        device: the device to train on.
 
     Returns:
         The checkpoint.

@@ -32,7 +32,6 @@ class DvcProcess:
         """Start the process, which imports DVC and waits for requests.
 
         Args:
-            root: the repository.
             forks: whether its stages are forked from a process that imports their code ahead.
         """
         self._token = f"\x1e{uuid.uuid4()} "

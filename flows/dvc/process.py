@@ -194,9 +194,7 @@ def fetch(repo: Repo, digests: dict[str, str], to: str, remote: str | None) -> N
     """Copy files from DVC's cache to a folder, by their digests.
 
     Args:
-        repo: the repository.
         digests: maps a file's name in the folder to its MD5.
-        to: the folder.
         remote: the DVC remote for files that the cache lacks; the default one if None.
     """
     cache = repo.cache.local

@@ -69,8 +69,6 @@ def inner(module: nn.Module, network: nn.Module, side: int) -> tuple[Layer, ...]
 
     Args:
         module: maps uint8 pictures [n, side, side, 3] to features.
-        network: the network that `module` runs.
-        side: the side of a picture in pixels.
     """
     seen: list[tuple[str, tuple[int, ...], Tensor]] = []
 

@@ -14,7 +14,6 @@ def file_of(name: str, set_name: str, package: str, path: str, sha256: str) -> P
     Args:
         name: the backbone, for the messages.
         set_name: the set of packages that has this one, a key of `packages.SETS`.
-        package: its name in pip.
         path: of the file, from its module on.
         sha256: of the file's bytes.
 

@@ -48,7 +48,6 @@ def load(name: str, asked_by: str) -> Any:
     The module is imported again if a file of `plugins/` has changed.
 
     Args:
-        name: as in `params.yaml`.
         asked_by: the beginning of messages, such as `ingest.source python:tables.rows`.
 
     Raises:

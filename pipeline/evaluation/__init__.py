@@ -113,8 +113,6 @@ class Measuring(Protocol):
         Args:
             old: predictions, as `answered.read_answers` returns them.
             new: predictions of the other model; their labels or targets are used as the truth.
-            measure: the metric to compare.
-            bins: number of bins of the calibration error.
 
         Returns:
             None if the metric cannot be computed from the predictions.

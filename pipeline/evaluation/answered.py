@@ -21,7 +21,6 @@ def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
 
     Args:
         predictions: the file that `evaluate` writes.
-        manifest: the manifest of the same run.
     """
     try:
         texts = {"path": str, "label": str, "predicted": str}

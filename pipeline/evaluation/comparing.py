@@ -49,7 +49,6 @@ def weigh(task: str, logits: Floats, labels: npt.NDArray[Any]) -> Weigh:
     """Return the function from example weights to the metrics of the predictions.
 
     Args:
-        task: the task of the labels.
         logits: [n, c].
         labels: as `tables.targets.of` returns them.
     """
@@ -105,7 +104,6 @@ def difference(one: Losses, other: Losses, confidence: float, groups: Groups) ->
     Args:
         one: [n], the losses of one model.
         other: [n], the losses of the other model on the same examples.
-        confidence: confidence level of the interval.
         groups: [n], the group of each example. With groups, the variance between groups is used; it
             is unknown if there is only one group.
     """
@@ -138,7 +136,6 @@ def example_losses(
     `units`.
 
     Args:
-        task: the task of the labels.
         logits: [n, c].
         labels: labels, or targets in the same units as the logits.
         units: units of regression targets; None if logits and targets already have these units.

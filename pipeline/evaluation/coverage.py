@@ -45,7 +45,6 @@ def table(
         sets: the head's prediction sets; if None, the table has no rows.
         answers: [n, c], the head's predictions for the test examples.
         test: the n test examples.
-        names: names of the classes or targets.
         thresholds: thresholds of classes that were weighted in training.
         groups: [n], as `intervals.grouped` returns them.
     """

@@ -63,10 +63,7 @@ def lead(
     """Return how far the backbone is above its floor; None if the project has no floor.
 
     Args:
-        manifest: the manifest of all examples.
         test: the backbone's features of all test examples.
-        about: the project's head.
-        settings: the section `evaluate`.
         groups: [n], the group of each test example; None if each is its own group.
     """
     if not (name := floor.name()) or not FLOOR_HEADS.exists():
@@ -92,12 +89,9 @@ def compared(
     """Compare both heads; in classification by accuracy, else by the task's metric.
 
     Args:
-        name: of the floor.
-        task: the task of the labels.
         labels: [n], or [n, c], as in `Split.labels`.
         of_floor: logits [n, c] of the head on the floor.
         of_backbone: logits [n, c] of the head on the backbone.
-        settings: the section `evaluate`.
         groups: [n], the group of each example; None if each is its own group.
     """
     measure = TASKS[task].measure

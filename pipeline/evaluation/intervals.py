@@ -48,7 +48,6 @@ def wilson(
 
     Args:
         right: [n], whether each example is right.
-        confidence: confidence level of the interval.
         groups: [n], the group of each example; None if each is its own group.
     """
     examples, fraction = len(right), float(right.mean())
@@ -77,7 +76,6 @@ def all_alike(
     Args:
         fractions: [c], 0 or 1.
         examples: [c], how many examples each metric is measured on; 0 counts as 1.
-        confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
     """
     reach, part = NormalDist().inv_cdf((1 + confidence) / 2), 1.0
@@ -119,7 +117,6 @@ def mean_interval(
 
     Args:
         values: [n].
-        confidence: confidence level of the interval.
         groups: [n], the group of each example; None if each is its own group.
     """
     codes = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -143,7 +140,6 @@ def difference_interval(
 
     Args:
         gains: [n], 1 if only the one model is right, -1 if only the other is, else 0.
-        confidence: confidence level of the interval.
         groups: [n], the group of each example, from 0; None if each is its own group.
     """
     groups = np.arange(len(gains)) if groups is None else groups

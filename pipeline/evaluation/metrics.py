@@ -56,11 +56,8 @@ def resample(
     Hinkley, 1997, section 3.8).
 
     Args:
-        weigh: the function that computes the metrics.
         examples: n, the number of examples.
         outputs: c, the number of outputs.
-        resamples: the number of resamples.
-        seed: seed of the draws.
         groups: [n], the group of each example, from 0 to G - 1; None if each is its own group.
     """
     if groups is not None and groups.max(initial=-1) == examples - 1:

@@ -78,13 +78,10 @@ def compare(
     Args:
         old: predictions, as `answered.read_answers` returns them; without a column `group`, each
             example is its own group.
-        new: predictions of the other model.
         measure: a name in the `Scores.overall` of their task.
         lower_is_better: whether a lower metric is better, as with the loss.
         difference: the difference of the metric for which the number of examples is predicted.
-        bins: number of bins of the calibration error.
         level: significance level: how often equal models may be called different.
-        task: the task of `new`.
 
     Returns:
         None if the metric cannot be computed from the predictions.
@@ -277,7 +274,6 @@ def _wanted(
 
     Args:
         needed: the function that returns how many examples a difference needs.
-        difference: the requested difference.
         examples: how many examples there are.
     """
     while needed(difference) <= examples:

@@ -49,12 +49,9 @@ def repeated(
     the split that `ingest` would draw.
 
     Args:
-        manifest: the manifest of the examples.
         pool: view 0 of all examples.
         about: the head's description, as in `models/head.json`.
         settings: the number of repeats, and the settings of the metrics.
-        drawing: how splits are drawn.
-        training: how heads are trained.
         counts: whether the features are counts of terms.
 
     Raises:
@@ -141,7 +138,6 @@ def interval(
     Args:
         values: [R], the metric in each repeat.
         ratio: test examples per training example.
-        confidence: confidence level of the interval.
         means: the meaning of the metric; the interval is clipped to its range.
     """
     from scipy import stats  # takes a second to import, and is rarely needed

@@ -42,7 +42,6 @@ def slice_table(
     Args:
         slices: one row per test example, with the columns of the user's table.
         correct: [n], whether each prediction is correct.
-        confidence: confidence level of the intervals.
         name: name of the fraction of correct predictions.
         groups: [n], the group of each example; None if each is its own group.
     """
@@ -72,7 +71,6 @@ def slice_errors(
     Args:
         slices: one row per test example, with the columns of the user's table.
         errors: [n], the absolute error of each example; the mean over targets if there are several.
-        confidence: confidence level of the intervals.
         groups: [n], the group of each example; None if each is its own group.
     """
 

@@ -50,9 +50,6 @@ def metrics(
     interval.
 
     Args:
-        measured: the metrics.
-        resampled: the metrics on the resamples.
-        confidence: confidence level of the intervals.
         examples: n, the number of examples.
         proportions: metrics with Wilson's intervals, as `Measuring.proportions` returns them.
         groups: [n], the group of each example; None if each is its own group.
@@ -98,10 +95,7 @@ def _ends(
     Ends that are not known are NaN or infinite.
 
     Args:
-        name: name of the metric.
-        resampled: the metric on the resamples.
         examples: [c], how many examples the metric is measured on.
-        confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
     """
     means = measure(name)
@@ -126,9 +120,6 @@ def class_table(
 
     Args:
         first: the columns before the metrics.
-        measured: the metrics.
-        resampled: the metrics on the resamples.
-        confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
     """
     table, examples = first.copy(), first["pictures"].to_numpy()
@@ -353,7 +344,6 @@ def reliability_table(confidence: Array, correct: npt.NDArray[np.bool_], bins: i
     Args:
         confidence: the probability of each prediction.
         correct: whether each prediction is right.
-        bins: number of bins, of equal width.
     """
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     table = pd.DataFrame(

@@ -36,9 +36,6 @@ MEASURED = SITE / "measured.json"
 def run(bundle: Path) -> None:
     """Measure both heads, and write the metrics to `site/measured.json`.
 
-    Args:
-        bundle: the folder of the joined head's bundle.
-
     Raises:
         HeadstartError: the bundle is damaged, or its backbone or task is not this project's.
     """

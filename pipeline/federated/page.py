@@ -24,9 +24,7 @@ def page(
     """Return the text of the page.
 
     Args:
-        folder: the folder of the submission.
         about: the content of its `submission.json`.
-        counts: the number of examples of each class.
         rows: the number of vectors in the sums, one per view of an example.
         ledger: the ledger, with this submission.
         near: for each similar earlier submission its number, a class, and the number of examples

@@ -47,7 +47,6 @@ def noisy(sums: Sums, noise: Noise, rows_of_one: int) -> tuple[Sums, float]:
 
     Args:
         sums: the sums of rows from `clipped`.
-        noise: the requested privacy.
         rows_of_one: the largest number of rows of one example.
     """
     # In these units one example changes each block by an L2 norm of at most `rows_of_one`.

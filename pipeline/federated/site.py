@@ -42,7 +42,6 @@ def run(
     """Write a submission into `site/NAME`, and its description into `site/site.md`.
 
     Args:
-        name: the name of the site.
         least: the minimum number of examples per class.
         epsilon: the ε of differential privacy; None for sums without noise.
         delta: the δ of differential privacy; None for `DELTA`.
@@ -198,8 +197,6 @@ def wanted(settings: Params, kind: str, dimension: int) -> dict[str, Any]:
     """Return the fields that must be equal in all submissions that are joined.
 
     Args:
-        settings: the parameters of the project.
-        kind: the kind of its examples.
         dimension: the dimension of its features.
 
     Raises:

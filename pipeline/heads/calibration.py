@@ -36,7 +36,6 @@ def calibrated(
     Args:
         logits: [n, c] of held-out examples.
         labels: the labels of these examples, in the task's form.
-        task: the task of the head.
         class_weights: those that the head was trained with, as `fit.class_weights` returns them.
     """
     if not TASKS[task].probabilities:

@@ -98,7 +98,6 @@ def choose(
         keys: of each row, the digest of its example or the name of its group.
         heads: those with closed forms, the usual one first.
         layers: of the features; empty if they are of the last layer alone.
-        schedule: of the heads.
         weighing: `train.class_weights`.
         last_first: whether the head that is kept if in doubt is the first one on the last layer.
     """

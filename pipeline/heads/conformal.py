@@ -45,7 +45,6 @@ def calibrated(
         coverage: the nominal coverage; None for no sets.
         held: the out-of-fold predictions to calibrate on.
         temperature: the temperature of the final head.
-        task: the task of the head.
 
     Returns:
         None if no coverage is set.
@@ -115,7 +114,6 @@ def quantile(
 
     Args:
         scores: the scores of held-out examples.
-        coverage: the nominal coverage.
         lost: the number of further examples, whose scores count as infinite.
         weights: the weight of each score, as `of_groups` returns it. With weights, n and `lost` are
             numbers of groups, and the result is the score at which the cumulative weight reaches

@@ -82,10 +82,7 @@ def out_of_fold(
     Args:
         chosen: the head that `train` chose, before it was trained on validation examples.
         train: n rows; augmented views are only trained on, and not predicted.
-        val: the validation examples.
         manifest: the manifest of the examples; the examples of a group are held out together.
-        schedule: the schedule of the chosen head.
-        device: the device for gradient descent.
         refits: whether the chosen head is trained again with the validation examples.
 
     Raises:

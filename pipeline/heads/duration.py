@@ -22,8 +22,6 @@ def seconds(features: Floats, outputs: int, heads: int) -> float:
 
     Args:
         features: [n, d], the rows that heads are trained on.
-        outputs: the number of classes or labels.
-        heads: how many heads are trained.
     """
     count, dimension = features.shape
     if 4 * PASSES * heads * count * dimension * outputs < LEAST * SLOW:

@@ -57,7 +57,6 @@ def fit_heads(
         val: rows for early stopping; may be empty.
         hyperparameters: those of each head; lbfgs and ridge use only the weight decay.
             nearest_mean, which is for classes and labels, uses none of them.
-        schedule: the settings that all heads share.
         device: `cpu` or `cuda`, for gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
         start: a linear head near the result, where lbfgs begins if there are many classes.
@@ -239,7 +238,6 @@ def trained_again(
         chosen: as `fit_heads` returned it.
         pool: the training rows of the chosen head, and then its validation rows.
         some: [n], the rows of the pool to train on.
-        schedule: the schedule of the chosen head.
         device: `cpu` or `cuda`.
         start: as in `fit_heads`; the result may remember the rows that `start` was trained on.
 

@@ -74,8 +74,6 @@ def fitted(
     Args:
         floor: the floor's features of the examples to learn from, sorted by digest.
         splits: the backbone's features of these examples and of others, with any views.
-        task: the task of the labels.
-        outputs: the number of classes, labels or targets.
         counts: whether the backbone's features are counts of terms.
     """
     some = [

@@ -90,7 +90,6 @@ def on_subsets(
     learns from about the same number of rows per step as it would alone.
 
     Args:
-        hyperparameters: those of each head.
         pool: n rows, centred and scaled; targets in `losses.Units`.
         importance: [R, n], the weight of each row for each head; 0 if it is not in the subset.
         schedule: the head is trained for all of its epochs.

@@ -39,7 +39,6 @@ class Axes:
         """Compute the axes of features [n, d] with mean zero; there are at most n axes.
 
         Args:
-            features: the features of the rows.
             weights: [n], weights of the rows; they add up to 1.
         """
         weighted = empty(*features.shape)
@@ -72,11 +71,9 @@ class LinearLoss:
     one problem; for other losses each output is its own problem.
 
     Args:
-        loss: the loss of the logits.
         rows: [n, r + 1], the first column all 1.
         labels: [n, P], as `Loss.labels` returns them.
         importance: [n, P]; each column adds up to 1.
-        decay: strength of the L2 penalty.
     """
 
     loss: Loss

@@ -45,7 +45,6 @@ def minimum(
         labels: [n].
         importance: [n], the weights of the rows.
         classes: c.
-        decay: strength of the L2 penalty.
         start: a linear head to start from; None to start from zeros.
     """
     row_weights = (importance / importance.sum(dtype=np.float64)).astype(np.float32)

@@ -66,8 +66,6 @@ class PredictionSets:
 
         Args:
             content: the fields, in `models/head.json` or `bundle.json`.
-            outputs: the number of classes or targets of the head.
-            task: the task of the head.
 
         Raises:
             KeyError, TypeError, ValueError: the fields are damaged.
@@ -132,7 +130,6 @@ def size(probabilities: npt.NDArray[np.floating], sets: LabelSets) -> tuple[int,
 
     Args:
         probabilities: [c], the probabilities of one example.
-        sets: the calibration.
     """
     order = np.argsort(-probabilities, kind="stable")
     ranked = probabilities[order].astype(np.float64)

@@ -47,7 +47,6 @@ def on_subsets(
         pool: n rows.
         subsets: each [n], the rows to train on; each subset has rows of every class.
         asked: each [n], the rows to predict.
-        hyperparameters: those of each head.
         schedule: the schedule of gradient descent, with the class weights of the pool.
         weighing: `train.class_weights`.
 

@@ -100,14 +100,7 @@ def rounded(figures: Figures, loss: str = "softmax") -> dict[str, float]:
 def with_figures(
     about: HeadDescription, kept: Figures, val: int, loss: str = "softmax"
 ) -> HeadDescription:
-    """Return a head's description with the metrics of the epoch that was kept.
-
-    Args:
-        about: the description.
-        kept: the metrics.
-        val: the number of validation examples.
-        loss: the loss of the head.
-    """
+    """Return a head's description with the metrics of the epoch that was kept."""
     figures, score = rounded(kept, loss), LOSSES[loss].score
     return replace(
         about,

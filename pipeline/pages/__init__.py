@@ -29,10 +29,6 @@ class Page(Protocol):
         """Return the values for the task's `page.html`.
 
         `widest` is the width of a chart in the page's units; `reliability` is a chart or None.
-
-        Args:
-            predictions: the table that `evaluate` writes.
-            names: the names of the outputs.
         """
 
 

@@ -102,7 +102,6 @@ def dots(table: pd.DataFrame, measure: str, words: str) -> str:
     Args:
         table: one row per class, with `class`, the metric (0 to 1, or NaN), `<measure>_low` and
             `<measure>_high`.
-        measure: the column.
         words: the label of the axis.
     """
     table = table[table[measure].notna()]
@@ -123,7 +122,6 @@ def against(residuals: pd.DataFrame, name: str) -> str:
 
     Args:
         residuals: the rows of one target, with `target` and `predicted`.
-        name: the name of the target.
     """
     found = residuals[["target", "predicted"]].to_numpy(dtype=float)
     low, high = (float(found.min()), float(found.max())) if len(found) else (0.0, 1.0)

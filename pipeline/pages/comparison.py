@@ -17,7 +17,6 @@ def since_last_commit(metrics: Document, now: Document) -> Row:
     """Return the parameters and metrics that differ from the last git commit.
 
     Args:
-        metrics: the metrics of this run.
         now: the parameters of this run, by section.
     """
     last = _git("log", "-1", "--format=%h%n%s")

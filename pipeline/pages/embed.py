@@ -111,7 +111,6 @@ def embedded(shown: Shown, alt: str) -> Markup:
     wrote it has escaped the content of the example.
 
     Args:
-        shown: a small file.
         alt: the alternative text of a picture, or the title of a sound.
     """
     beside = embedded(shown.also, alt) if shown.also else Markup()

@@ -45,7 +45,6 @@ def points(
     """Return the columns of the map for `map.js`.
 
     Args:
-        table: as returned by `read`.
         answers: the predictions of the test examples, with `path`, `predicted` and `correct`; they
             take the place of those of the out-of-fold heads; None if they are of another form.
         shown: how examples are named.

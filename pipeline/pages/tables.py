@@ -58,8 +58,6 @@ def headline(metrics: Metrics, repeats: pd.DataFrame, first: str, classes: int) 
     Each row also has the mean over the repeats and its interval, if there are repeats.
 
     Args:
-        metrics: the values and their intervals.
-        repeats: the table that `evaluate` writes.
         first: the metric of the first row, which is the main metric of the task.
         classes: the number of classes; a top-k accuracy is always 1 if k is at least this number,
             and is then left out.
@@ -226,8 +224,6 @@ def baselines(found: dict[str, Any], name: str, confidence: str) -> str:
 
     Args:
         found: as `Metrics.baselines`.
-        name: the task's metric.
-        confidence: the confidence level of the interval, such as 95 %.
     """
     words = []
     if "chance" in found:
@@ -254,12 +250,7 @@ def baselines(found: dict[str, Any], name: str, confidence: str) -> str:
 
 
 def check_lines(found: dict[str, pd.DataFrame], task: Task) -> list[Row]:
-    """Return one sentence with the result of each check in `reports/checks/`.
-
-    Args:
-        found: the tables, by name.
-        task: the task of the project.
-    """
+    """Return one sentence with the result of each check in `reports/checks/`."""
     pairs, issues, few = (len(found[name]) for name in FOUND[:3])
     what, one, many = task.truth, task.noun, task.nouns
     notes = dict(found["notes"][["check", "note"]].itertuples(index=False))

@@ -104,7 +104,6 @@ def test(
         train_labels: classes of the training examples.
         other: features of the other split's examples.
         other_labels: classes of the other split's examples.
-        seed: seed of the permutations.
         groups_of: the groups of both splits' examples, [n] and [m]; None if each example is its own
             group.
         level: significance level; a test of groups that cannot reach it has no p-value.

@@ -23,7 +23,6 @@ def flawed(table: pd.DataFrame, kind: Kind) -> pd.DataFrame:
 
     Args:
         table: the manifest, with the kind's measures.
-        kind: the kind of the examples.
     """
     training = (table["split"] == "train").to_numpy()
     problem, beyond = np.full(len(table), "", dtype=object), np.zeros(len(table))

@@ -17,8 +17,6 @@ def write(manifest: pd.DataFrame, kind: Kind, settings: ExtractParams) -> str:
     `dvc.yaml` is older and does not declare the features.
 
     Args:
-        manifest: the manifest of all examples.
-        kind: the kind of the examples.
         settings: the parameters of `extract`; only the batch size is used for the floor.
     """
     if not floor.is_declared():

@@ -17,7 +17,6 @@ def view_keys(
     Args:
         wanted: for each view the example's digest, the view and the example's format, as in
             `Kind.form` or the manifest.
-        kind: the kind of the examples.
         backbones_made_by: `made_by` of the engine, or that of each layer.
     """
     made_by: dict[tuple[bool, str], list[bytes]] = {}

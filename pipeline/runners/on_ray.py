@@ -217,9 +217,6 @@ def compute_each(
     Args:
         missing: the rows of `wanted.every_view` for these views, one table per network.
         encoder: the encoder of this process; workers open their own.
-        settings: the settings of the encoder.
-        kind: the kind of the examples, as in the manifest.
-        cache: the store.
         address: HOST:PORT of the cluster's head.
 
     Raises:

@@ -113,8 +113,6 @@ def features_of(
 
     Args:
         batch: rows of `wanted.every_view`, with all views of each example.
-        engine: the backbone.
-        batch_size: the number of views that the engine processes at once.
 
     Returns:
         the feature vector, float32 [dimension], of each key in the rows.

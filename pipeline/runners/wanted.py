@@ -44,7 +44,6 @@ def vectors(
     Args:
         examples: a table with the columns `digest` and `path`.
         encoder: the backbone; features that the store has are not computed again.
-        batch_size: the number of views that an engine processes at once.
 
     Returns:
         one row per example, sorted by digest, as in `every_view`; their features [n, d], as the
@@ -79,11 +78,7 @@ def originals(
     """Return the result of `vectors` for the examples of a manifest, by split.
 
     Args:
-        manifest: the examples.
         classes: the label at each position, or the names of the targets, as in `targets.names`.
-        encoder: as in `vectors`.
-        batch_size: as in `vectors`.
-        power: the exponent for `power.raised`.
 
     Returns:
         the features by split, as in `features.read_splits`; the number of computed features.

@@ -49,7 +49,6 @@ class Classifier:
         """Open the bundle in `folder`.
 
         Args:
-            folder: the bundle.
             explains: whether to read the data for heat maps and neighbours as well.
             hands: the number of threads that compute heat maps; None for one per core.
 

@@ -56,8 +56,6 @@ def embed(examples: Sequence[Example], encoder: Encoder, batch_size: int) -> Emb
 
     Args:
         examples: each is read once, and a second time if its features are missing.
-        encoder: the backbone.
-        batch_size: how many examples a batch has at most.
 
     Raises:
         RefusedError: an example is not accepted; the message has its name and the reason.

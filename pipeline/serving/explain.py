@@ -35,7 +35,6 @@ def class_map(maps: Sequence[Floats], head: Head, power: float, label: int) -> F
     Args:
         maps: the last feature maps [d, h, w] of each backbone for the example; their means over h
             and w are its features.
-        head: the trained head.
         power: the power that its features were raised to.
         label: position of the class, or of the target, whose map shows what raises it.
 

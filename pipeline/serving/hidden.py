@@ -26,7 +26,6 @@ def hidden_features(
     If the store cannot be used, the function prints a warning and computes all features.
 
     Args:
-        classifier: the opened bundle.
         examples: the path, digest and format of each example, as in the manifest.
         data: the function that returns the bytes of the example at a path.
     """

@@ -136,7 +136,6 @@ def class_means(
         features: [n, d].
         rows: which rows of `features` to average.
         labels: [n], positions of the rows' classes.
-        classes: the number of classes.
     """
     sums = np.zeros((classes, features.shape[1]), np.float32)
     for start in range(0, len(rows), AT_ONCE):

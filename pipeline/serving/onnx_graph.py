@@ -101,11 +101,9 @@ def whole(
         networks: for each backbone the graph from an example to the backbone's input, from
             `Kind.graph`, and the graph from that input to `features`, perhaps `maps`, and the
             features of the inner blocks that the head uses, from `exports.exported`.
-        head: the trained head.
         power: the power that its features were raised to.
         temperature: the divisor of its logits; predicted targets are not divided.
         windowed: whether an example is split into several windows, whose features are averaged.
-        task: the task that the head was trained for.
     """
     # Prefixes keep the parts' names distinct. The outputs keep their names.
     after = compose.add_prefix(

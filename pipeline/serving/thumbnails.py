@@ -31,10 +31,8 @@ def thumbnails(
     If the store cannot be used, the function prints a warning and makes all of them.
 
     Args:
-        name: the kind of the examples.
         examples: the path, digest and format of each example, as in the manifest.
         data: the function that returns the bytes of the example at a path.
-        side: pixels of the longer side.
     """
     kind = kinds.named(name)
     made_by = (

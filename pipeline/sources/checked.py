@@ -38,10 +38,7 @@ def check(
     """Open and decode every example that is not remembered; each one is accepted or refused.
 
     Args:
-        found: the results of a source.
-        kind: the kind of the examples.
         stamps: the trusted stamps of the examples (`Stamps.of_examples`).
-        name: the command that the progress line names.
 
     Raises:
         DataError: a bucket cannot be read, or objects have changed since they were listed. The

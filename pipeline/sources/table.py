@@ -58,7 +58,6 @@ def table(root: Path, source: str, kind: Kind, wanted: Wanted = LABEL) -> Listin
             files cannot be `root`: DVC tracks only `ingest.path`, and would not notice changes of
             the files.
         source: `csv` or `parquet`.
-        kind: the kind of the examples.
         wanted: how the table is written, and the columns that are learned.
 
     Raises:

@@ -15,7 +15,6 @@ def draw(key: str, sizes: dict[str, float], seed: int) -> str:
         key: an example's digest, or its group's name.
         sizes: the fraction of each split; the fractions add up to 1, and a split without one is
             never drawn.
-        seed: the random seed.
     """
     position = unit(f"{seed}:{key}")
     reached = 0.0

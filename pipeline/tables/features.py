@@ -208,7 +208,6 @@ def read_splits(
         manifest: as returned by `read_manifest`.
         classes: the label at each position, or the names of the targets, as in `targets.names`.
         splits: any of train, val and test.
-        power: the exponent for `power.raised`.
         layers: the layers of the head; if empty, only the last layer is read.
 
     Raises:

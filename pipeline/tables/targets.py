@@ -100,7 +100,6 @@ class Targets(Protocol):
         """Check that a head can learn the labels or targets from the training examples.
 
         Args:
-            manifest: all examples.
             source: the name of the examples' source, for messages.
 
         Raises:

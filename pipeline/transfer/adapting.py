@@ -164,10 +164,6 @@ def choose(known: Evidence, classes: int) -> tuple[str, str]:
 
     Aligning features does much harm if only the class priors differ. It is therefore used only if
     its predictions are much more informative.
-
-    Args:
-        known: the evidence on the target.
-        classes: the number of classes.
     """
     if CORAL not in known.information:
         return NONE, "term counts cannot be aligned"

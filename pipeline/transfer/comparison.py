@@ -110,11 +110,7 @@ def compare(
     Args:
         extracting: the settings of `extract`; their backbone is compared with its weights and
             pooling.
-        power: power that features are raised to.
         names: names of the candidates, as in `rank.backbones`.
-        manifest: manifest of the examples.
-        confidence: confidence level of the intervals.
-        stage: name of the calling stage, for printed lines.
         training: the project's heads, of which the first is kept if in doubt.
 
     Raises:
@@ -205,15 +201,10 @@ def headed(
     are in the project's order.
 
     Args:
-        name: name of the candidate.
         pool: view 0 of n examples.
         groups: [n], as `tables.manifest.groups` returns them.
         layers: of the features; empty for the last one alone.
-        training: the project's parameters.
         counts: whether features are counts of terms.
-        classes: the number of classes.
-        milliseconds: time per example.
-        confidence: confidence level of the score's interval.
     """
     schedule = Schedule(1, 1, 0, np.ones(classes, np.float32), counts, layers=layers)
     keys = [str(group) for group in groups]
@@ -303,16 +294,11 @@ def probed(
     """Cross-validate a candidate, and choose the penalty with the lowest loss.
 
     Args:
-        name: name of the candidate.
         parts: features [n, d] of each of its networks.
         labels: as `tables.targets.of` returns them.
         held_out: [n], as `folds` returns it.
         groups: [n], as `tables.manifest.groups` returns them.
-        power: power that features are raised to.
         counts: whether features are counts of terms.
-        milliseconds: time per example.
-        task: the task of the labels.
-        confidence: confidence level of the score's interval.
     """
     features = raised(joined.beside(parts), power)
     dimension = features.shape[1]
@@ -385,9 +371,7 @@ def winner(
     loss within the budget.
 
     Args:
-        candidates: one or more.
         budget: highest milliseconds per example; None for no limit.
-        confidence: confidence level at which a difference is significant.
 
     Raises:
         DataError: no candidate is within the budget.

@@ -59,10 +59,7 @@ def measured(
     """Return the task's metric of the validation examples, and the ends of its interval.
 
     Args:
-        task: the task of the labels.
         answers: logits [examples, c] of the head of each draw.
-        val: the validation examples.
-        confidence: confidence level of the interval.
         groups: the group of each example; None if each is its own group.
     """
     measure, mean, resampled = comparing.measure(task), 0.0, np.zeros(RESAMPLES)
@@ -88,7 +85,6 @@ def interval(
 
     Args:
         right: [draws, examples], whether each prediction is right.
-        confidence: confidence level of the interval.
         groups: [examples], the group of each; None if each is its own group.
     """
     draws, examples = right.shape

@@ -67,13 +67,9 @@ def train_network(
     Args:
         network: the network to train; afterwards it has the best epoch's weights, with the adapters
             merged into them.
-        train: training examples.
         val: validation examples to choose the epoch; may be empty.
         start: metrics of the network before training, epoch 0 of the curve.
         feed: how examples become inputs.
-        recipe: how to train.
-        device: device to train on.
-        name: name of the stage, for progress messages.
     """
     if recipe.method == "lora":
         lora.insert(network.backbone, recipe.lora_rank, recipe.seed)

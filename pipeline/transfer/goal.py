@@ -28,7 +28,6 @@ class Goal:
         """Return the goal for training examples with these labels, [n] or [n, c].
 
         Args:
-            task: the task of the manifest.
             of_numbers: the name of the loss in regression.
             labels: labels, or targets in their own units.
         """

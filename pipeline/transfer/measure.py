@@ -50,8 +50,6 @@ def figures_of(
     Args:
         logits: [n, c].
         labels: labels in the units in which they are learned.
-        confidence: confidence level of the interval.
-        goal: the goal of the training.
         groups: [n], the group of each example; None if each is its own group.
     """
     loss, _ = measure(logits, labels, loss=goal.loss)
@@ -75,8 +73,6 @@ def gain(
         frozen: logits of the head on the frozen network, [n, c].
         trained: logits of the trained network for the same examples, [n, c].
         labels: labels in the units in which they are learned.
-        confidence: confidence level of the interval.
-        goal: the goal of the training.
         groups: [n], the group of each example.
 
     Returns:

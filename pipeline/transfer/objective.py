@@ -23,7 +23,6 @@ class Objective:
             loss: one of `heads.losses.LOSSES`.
             class_weights: [c], or [c, 2] in multi-label tasks.
             labels: labels of all examples of the epoch.
-            device: device of the logits.
         """
         none = np.empty((len(labels), 0), np.float32)
         self.rows = Rows.of(none, loss, labels, class_weights, device)

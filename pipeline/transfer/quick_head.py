@@ -39,11 +39,7 @@ def quick_heads(
     """Train a head for each of the penalties.
 
     Args:
-        rows: training examples.
         val: examples to measure on; may be empty.
-        task: the task of the labels.
-        outputs: the number of classes, labels or targets.
-        decays: the penalties.
         counts: whether the features are counts of terms.
     """
     choices = [Hyperparameters(TASKS[task].probe, weight_decay=decay) for decay in decays]

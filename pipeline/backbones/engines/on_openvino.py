@@ -19,7 +19,6 @@ def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
     """Open an export in OpenVINO, which runs one call per core at once, each on one thread.
 
     Args:
-        file: the export.
         sure: ONNX Runtime's engine for the same file, which shows that the file is not damaged.
         settings: the precision, and the backbone's name for messages.
 

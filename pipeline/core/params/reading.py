@@ -62,7 +62,6 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
     Args:
         schema: maps the kind of the examples to its schema of `augment`, which also has the
             parameters that the kind adds to `ingest`.
-        path: the file.
 
     Raises:
         ParamsError: the message has the first error: its key, its value and the allowed values.

@@ -53,7 +53,6 @@ def marked(data: bytes, weights: NDArray[np.float32], side: int | None) -> Shown
     """Draw the spectrogram with segments tinted by their weights, and a bar of weights below.
 
     Args:
-        data: the bytes of the sound file.
         weights: [segments], from 0 to 1.
         side: side of the picture in pixels; `SIDE` if None.
     """

@@ -68,8 +68,6 @@ def filters(
     27 mels for each factor of 6.4.
 
     Args:
-        rate: samples per second.
-        frame: samples per transform.
         bands: number of bands from 0 Hz to half the rate.
         even: whether each band has the same area; else each has a maximum of 1.
 

@@ -202,11 +202,9 @@ def decode(data: bytes, shorter_side: int | None = None, reading: Reading = PLAI
     divided by 256 unless a range is set.
 
     Args:
-        data: the file's bytes.
         shorter_side: pixels to which the caller will scale the shorter side. A JPEG at least
             `2 * REDUCING_GAP` times as large is decoded at a half, a quarter or an eighth, in the
             frequency domain (Pillow's `draft`).
-        reading: the read settings for values that are not colours.
 
     Raises:
         RefusedError: as in `inspect`.

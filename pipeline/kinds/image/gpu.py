@@ -54,8 +54,6 @@ def warp(base: Tensor, wanted: list[View], side: int, fitted: bool = False) -> T
 
     Args:
         base: uint8 [height, width, 3]; height and width are at least `side`.
-        wanted: the views.
-        side: side of the crop in pixels.
         fitted: as in `preprocess.crop`.
 
     Returns:

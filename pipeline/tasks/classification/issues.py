@@ -118,7 +118,6 @@ class Scores:
         Args:
             features: [n, d].
             labels: [n], positions of the classes.
-            classes: the number of classes.
             fold: [n], as `held_out.folds_of` returns it.
         """
         every, shape = np.arange(len(labels)), (len(labels), classes)

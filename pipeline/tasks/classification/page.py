@@ -36,12 +36,7 @@ class Classes:
         ]
 
     def parts(self, predictions: pd.DataFrame, classes: list[str]) -> Row:
-        """Return the values that fill `page.html`.
-
-        Args:
-            predictions: the table that `evaluate` writes.
-            classes: names of the classes.
-        """
+        """Return the values that fill `page.html`."""
         in_matrix = tables.in_matrix(predictions, classes)
         return {
             "widest": max(34, 6 + 1.4 * len(in_matrix)),

@@ -55,7 +55,6 @@ def label_issues_of_several(
         rows: n rows, as `originals` returns them.
         features: [n, d].
         given: [n, c], 1, 0 or NaN (unknown).
-        names: names of the c labels.
         settings: the threshold for issues, and the seed of the folds.
     """
     known = np.isfinite(given)

@@ -54,12 +54,7 @@ class Labels:
         ]
 
     def parts(self, predictions: pd.DataFrame, labels: list[str]) -> Row:
-        """Return the values that fill `page.html`.
-
-        Args:
-            predictions: the table that `evaluate` writes.
-            labels: names of the labels.
-        """
+        """Return the values that fill `page.html`."""
         measured = tables.table(CLASSES, OF_LABEL)
         reliability = PLOTS / "reliability.csv"
         return {

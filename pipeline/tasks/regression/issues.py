@@ -52,7 +52,6 @@ def number_issues(
         rows: n rows, as `originals` returns them.
         features: [n, d].
         given: [n, t], the targets; NaN if a target is not known.
-        names: names of the t targets.
         settings: `seed` is the seed of the folds.
     """
     fold = folds_of(rows, given, settings.seed, numbers=True)

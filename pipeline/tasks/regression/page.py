@@ -35,12 +35,7 @@ class Numbers:
         ]
 
     def parts(self, predictions: pd.DataFrame, names: list[str]) -> Row:
-        """Return the values that fill `page.html`.
-
-        Args:
-            predictions: the table that `evaluate` writes.
-            names: names of the targets.
-        """
+        """Return the values that fill `page.html`."""
         measured = residuals()
         return {
             "widest": 34,
