@@ -28,7 +28,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("text", NAMES)
-def test_a_name_is_taken_apart_and_written_as_it_was(text: str) -> None:
+def test_a_name_is_taken_apart_and_written_as_it_was(text):
     backbone = Backbone.parse(text, "pretrained", "mean")
     assert (backbone.family, backbone.name) == NAMES[text]
     assert backbone.each == (backbone,)
@@ -37,7 +37,7 @@ def test_a_name_is_taken_apart_and_written_as_it_was(text: str) -> None:
     assert (backbone.own_path is not None) == ("data/weights" in text)
 
 
-def test_a_joined_backbone_is_one_of_parts() -> None:
+def test_a_joined_backbone_is_one_of_parts():
     backbone = Backbone.parse("+".join(NAMES))
     assert str(backbone) == "+".join(NAMES)
     assert [str(one) for one in backbone.each] == list(NAMES)
@@ -45,21 +45,21 @@ def test_a_joined_backbone_is_one_of_parts() -> None:
     assert not backbone.has_graph
 
 
-def test_weights_and_pooling_are_those_of_every_network() -> None:
+def test_weights_and_pooling_are_those_of_every_network():
     backbone = Backbone.parse("timm:a+timm:b", "random", "mean")
     assert {(one.weights, one.pooling) for one in backbone.each} == {("random", "mean")}
     assert Backbone.parse("timm:a", "data/weights/a.pt").weights_file == Path("data/weights/a.pt")
     assert backbone.weights_file is None
 
 
-def test_only_a_backbone_that_is_known_to_read_few_languages_says_which() -> None:
+def test_only_a_backbone_that_is_known_to_read_few_languages_says_which():
     assert Backbone.parse("minilm_l6_v2").reads == ("en",)
     assert Backbone.parse("minilm_l6_v2+minilm_l6_v2_int8").reads == ("en",)
     for name in ("tf_idf", "minilm_l6_v2+characters", "transformers:NAME", "efficientnet_lite0"):
         assert Backbone.parse(name).reads == ()
 
 
-def test_a_candidate_may_be_untrained() -> None:
+def test_a_candidate_may_be_untrained():
     untrained = Backbone.candidate("random:timm:resnet18")
     assert untrained == Backbone.parse("timm:resnet18", "random")
     assert Backbone.candidate("mfcc") == Backbone.parse("mfcc")
@@ -78,6 +78,6 @@ def test_a_candidate_may_be_untrained() -> None:
         ("random:python:a.b", "should have efficientnet_lite0, .* behind random:"),
     ],
 )
-def test_what_is_no_name_is_one_line(text: str, words: str) -> None:
+def test_what_is_no_name_is_one_line(text, words):
     with pytest.raises(ValueError, match=words):
         Backbone.candidate(text)

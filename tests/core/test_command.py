@@ -14,14 +14,14 @@ import pytest
 
 from pipeline.core import command, errors, terminal
 from pipeline.core.errors import HeadstartError
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT
 
 
-def kinds(of: type[HeadstartError] = HeadstartError) -> list[type[HeadstartError]]:
+def kinds(of=HeadstartError):
     return [of, *(kind for below in of.__subclasses__() for kind in kinds(below))]
 
 
-def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run(*arguments, **environment):
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
@@ -30,13 +30,13 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
     )
 
 
-def assert_one_line(done: "subprocess.CompletedProcess[str]", code: int, said: str) -> None:
+def assert_one_line(done, code, said):
     assert done.returncode == code, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert re.search(said, done.stderr), done.stderr
 
 
-def test_the_tree_is_drawn_as_it_is() -> None:
+def test_the_tree_is_drawn_as_it_is():
     drawn = re.findall(r"^    [ │├└─]*(\w+Error)(?: \((\d+)\))?(?: |$)", errors.__doc__, re.M)
     assert [name for name, _ in drawn] == [kind.__name__ for kind in kinds()]
     codes = {name: int(code) for name, code in drawn if code}
@@ -45,12 +45,10 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_each_kind_is_one_line_and_its_exit_code(
-    kind: type[HeadstartError], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_kind_is_one_line_and_its_exit_code(kind, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["stage"])  # pytest's own are none of a stage's
 
-    def stage() -> None:
+    def stage():
         raise kind("a.png is no picture; remove it")
 
     with pytest.raises(SystemExit) as ended:
@@ -72,7 +70,7 @@ OF_PARAMETERS = ("ingest", "bundle", "why", "predict")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_outside_of_a_project(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_a_project(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run(*COMMANDS[name])
     assert_one_line(done, done.returncode, f"^{name}: error: ")
@@ -81,20 +79,18 @@ def test_outside_of_a_project(name: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["ingest", "bundle", "why"])
-def test_broken_parameters(name: str, project: Project) -> None:
+def test_broken_parameters(name, project):
     Path("params.yaml").write_text("ingest: [")
     assert_one_line(run(*COMMANDS[name]), 2, f"^{name}: error: params.yaml is not readable YAML")
 
 
 @pytest.mark.parametrize(("name", "needs"), [("predict", "bundle"), ("serve", "bundle")])
-def test_a_missing_bundle(name: str, needs: str, project: Project) -> None:
+def test_a_missing_bundle(name, needs, project):
     assert_one_line(run(*COMMANDS[name]), 3, f"^{name}: error: {needs}/bundle.json cannot be read")
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--debgu",), ("--debug", "data/raw/mine")])
-def test_an_argument_of_a_stage_is_refused_before_any_work(
-    arguments: tuple[str, ...], project: Project
-) -> None:
+def test_an_argument_of_a_stage_is_refused_before_any_work(arguments, project):
     manifest = Path("data/manifest.parquet")
     manifest.write_text("of the last run")
     done = run("-m", "pipeline.ingest", *arguments)
@@ -102,22 +98,20 @@ def test_an_argument_of_a_stage_is_refused_before_any_work(
     assert manifest.read_text() == "of the last run"
 
 
-def test_a_project_without_dvc_and_one_whose_graph_is_broken(
-    project: Project, dvc_template: Path
-) -> None:
+def test_a_project_without_dvc_and_one_whose_graph_is_broken(project, dvc_template):
     assert_one_line(run(*COMMANDS["why"]), 9, "^why: error: DVC: ")
     shutil.copytree(dvc_template, ".", dirs_exist_ok=True)
     Path("dvc.yaml").write_text("stages: 3")
     assert_one_line(run(*COMMANDS["why"]), 9, r"^why: error: DVC: '\./dvc\.yaml' validation failed")
 
 
-def test_a_store_that_is_none(tmp_path: Path) -> None:
+def test_a_store_that_is_none(tmp_path):
     (tmp_path / "a file").touch()
     done = run("-m", "pipeline.store", HEADSTART_STORE=str(tmp_path / "a file"))
     assert_one_line(done, 5, "^store: error: ")
 
 
-def test_a_port_that_is_taken(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken(bundled, monkeypatch):
     monkeypatch.chdir(bundled)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -126,7 +120,7 @@ def test_a_port_that_is_taken(bundled: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert_one_line(run(*COMMANDS["serve"], "--port", port), 2, f"^serve: error: .*port {port}")
 
 
-def test_debug_shows_where_it_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_where_it_happened(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = ("-m", "headstart", "predict", "bundle", "nothing.png")
     for done in (
@@ -141,7 +135,7 @@ def test_debug_shows_where_it_happened(tmp_path: Path, monkeypatch: pytest.Monke
         assert "Error: " in done.stderr.splitlines()[-1]
 
 
-def test_what_was_not_foreseen_is_one_line_too() -> None:
+def test_what_was_not_foreseen_is_one_line_too():
     script = (
         "from pipeline.core import command\ndef stage(): return {}['a\\nkey']\ncommand.run(stage)"
     )
@@ -149,7 +143,7 @@ def test_what_was_not_foreseen_is_one_line_too() -> None:
     assert "Traceback" in run("-c", script, HEADSTART_DEBUG="1").stderr
 
 
-def test_ctrl_c_is_one_line_and_ends_by_the_signal(tmp_path: Path) -> None:
+def test_ctrl_c_is_one_line_and_ends_by_the_signal(tmp_path):
     script = (
         "import signal, time\nfrom pipeline.core import command\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -169,7 +163,7 @@ def test_ctrl_c_is_one_line_and_ends_by_the_signal(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGINT
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_a_reader_that_has_seen_enough_is_no_error():
     script = "from pipeline.core import command; command.run(lambda: print('line\\n' * 100_000))"
     done = subprocess.run(
         ["bash", "-c", f'{sys.executable} -c "{script}" | head -n 1; echo ${{PIPESTATUS[0]}}'],
@@ -185,12 +179,10 @@ NAME = "a\x1b]0;owned\x07\x1b[31m\rb\x9b2J\u202egnp.exe"
 SPELT = r"a\x1b]0;owned\x07\x1b[31m\rb\x9b2J\u202egnp.exe"
 
 
-def test_control_characters_of_names_are_spelt_out(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_control_characters_of_names_are_spelt_out(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["stage"])
 
-    def stage() -> None:
+    def stage():
         print(f"stage: warning: class {NAME!s}\n\tčaj 茶")
         raise errors.DataError(f"{NAME} is damaged")
 

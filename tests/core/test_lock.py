@@ -1,7 +1,6 @@
 """`headstart.lock`: what it holds, and which difference from what is installed is refused."""
 
 import shutil
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,27 +17,25 @@ AT = "this project was made with Headstart"
 PINS = "run `pip install -r requirements.txt`"
 
 
-def other(entries: Mapping[str, lock.Entry], name: str, **values: str) -> dict[str, lock.Entry]:
+def other(entries, name, **values):
     return {**entries, name: {**entries[name], **values}}
 
 
-def test_an_entry_has_the_libraries_that_its_files_import() -> None:
+def test_an_entry_has_the_libraries_that_its_files_import():
     assert HERE.rooms["quality"].keys() == {"code", "numpy", "pandas", "pyarrow"}
     assert {"tokenizers", "pillow"} < HERE.kinds["text"].keys()
     assert HERE.kinds["plugin"].keys() == {"code"}
     assert not {"core", "store", "kinds"} & HERE.rooms.keys()
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_what_is_written_is_read_again(tmp_path):
     # YAML takes the first for a number, and the second too.
     written = replace(HERE, headstart="1.10", stages={**HERE.stages, "train": "12345e678901"})
     written.write(tmp_path / LOCK)
     assert Lock.read(tmp_path / LOCK) == written
 
 
-def test_a_digest_changes_with_a_name_and_with_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_digest_changes_with_a_name_and_with_bytes(tmp_path, monkeypatch):
     folder = tmp_path / "pipeline"
     shutil.copytree(Path(lock.__file__).parents[1], folder)
     monkeypatch.setattr(lock, "__file__", str(folder / "core" / "lock.py"))
@@ -109,9 +106,7 @@ def test_a_digest_changes_with_a_name_and_with_bytes(
         "other kind",
     ],
 )
-def test_only_what_decides_a_projects_results_is_compared(
-    made: Lock, refused: str, tmp_path: Path
-) -> None:
+def test_only_what_decides_a_projects_results_is_compared(made, refused, tmp_path):
     made.write(tmp_path / LOCK)
     (tmp_path / PARAMS).write_text("ingest: {kind: image}\n")
     with pytest.raises(LockError) if refused else nullcontext() as error:
@@ -122,14 +117,14 @@ def test_only_what_decides_a_projects_results_is_compared(
 @pytest.mark.parametrize(
     "content", ["", "x: [", "headstart: 1", "\xff", HERE.text().replace('"', "").replace("a", "1")]
 )
-def test_an_edited_file_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
+def test_an_edited_file_is_refused_in_one_line(content, tmp_path):
     (tmp_path / LOCK).write_text(content, encoding="latin-1")
     with pytest.raises(LockError, match=r"headstart\.lock .*: run `headstart upgrade`") as refused:
         lock.check(tmp_path)
     assert "\n" not in str(refused.value)
 
 
-def test_a_folder_without_the_file_is_not_compared(tmp_path: Path) -> None:
+def test_a_folder_without_the_file_is_not_compared(tmp_path):
     lock.check(tmp_path)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     lock.check(tmp_path)

@@ -1,7 +1,5 @@
 """The memory and the disk that a stage may use."""
 
-from pathlib import Path
-
 import pytest
 
 from pipeline.core import memory
@@ -13,7 +11,7 @@ NO_LIMIT = {memory.LIMIT_1: str(2**63 - 4096), memory.LIMIT_2: "max"}
 
 
 @pytest.fixture
-def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def proc(tmp_path, monkeypatch):
     """A machine of 64 GB, and what this process reads of its control groups."""
     monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 16_000_000, "SC_PAGE_SIZE": 4000}.get)
@@ -21,7 +19,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "proc"
 
 
-def tree(proc: Path, name: str, limits: dict[str, str], root: str = "/", own: str = "/a/b") -> Path:
+def tree(proc, name, limits, root="/", own="/a/b"):
     """Make the groups /, /a and /a/b of one version; return the folder where they are mounted."""
     point = proc.parent / name
     for group in ("", "a", "a/b"):
@@ -41,7 +39,7 @@ def tree(proc: Path, name: str, limits: dict[str, str], root: str = "/", own: st
 
 @pytest.mark.parametrize("name", [memory.LIMIT_1, memory.LIMIT_2])
 @pytest.mark.parametrize("group", ["", "a", "a/b"])
-def test_the_least_limit_on_the_way_up_counts(proc: Path, name: str, group: str) -> None:
+def test_the_least_limit_on_the_way_up_counts(proc, name, group):
     limits = {"": NO_LIMIT[name], "a": "9000000000", "a/b": NO_LIMIT[name]}
     point = tree(proc, name, limits | {group: "6000000000"})
     assert memory.limit() == (6_000_000_000, point / group / name)
@@ -54,7 +52,7 @@ def test_the_least_limit_on_the_way_up_counts(proc: Path, name: str, group: str)
     )
 
 
-def test_both_versions_count_and_so_does_the_machine(proc: Path) -> None:
+def test_both_versions_count_and_so_does_the_machine(proc):
     assert memory.limit() == (64_000_000_000, None)  # no control groups, as on macOS
     first = tree(proc, memory.LIMIT_1, {"a": "8000000000"})
     assert memory.limit() == (8_000_000_000, first / "a" / memory.LIMIT_1)
@@ -67,13 +65,13 @@ def test_both_versions_count_and_so_does_the_machine(proc: Path) -> None:
 
 
 @pytest.mark.parametrize("own", ["/docker/1", "/docker/1/a/b", "/"])
-def test_a_container_sees_its_own_group_as_the_root(proc: Path, own: str) -> None:
+def test_a_container_sees_its_own_group_as_the_root(proc, own):
     """The mount begins at the container's group; with a name space of its own, the path does."""
     point = tree(proc, memory.LIMIT_1, {"": "7000000000"}, root="/docker/1", own=own)
     assert memory.limit() == (7_000_000_000, point / memory.LIMIT_1)
 
 
-def test_too_little_disk_is_told_for_a_folder_that_is_yet_to_be_made(tmp_path: Path) -> None:
+def test_too_little_disk_is_told_for_a_folder_that_is_yet_to_be_made(tmp_path):
     memory.require_disk(1000, tmp_path / "data" / "features", "extract: data/features")
     with pytest.raises(DiskError, match=r"^extract: data/features needs about .*free; free some"):
         memory.require_disk(2**80, tmp_path / "data" / "features", "extract: data/features")

@@ -1,7 +1,6 @@
 import re
 import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -69,9 +68,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("before", "after", "words"), MISTAKES)
-def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(
-    tmp_path: Path, before: str, after: str, words: str
-) -> None:
+def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(tmp_path, before, after, words):
     good = (ROOT / "params.yaml").read_text()
     assert before in good
     file = tmp_path / "params.yaml"
@@ -82,7 +79,7 @@ def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(
     assert "\n" not in str(caught.value)
 
 
-def test_what_the_file_leaves_out_has_its_default(tmp_path: Path) -> None:
+def test_what_the_file_leaves_out_has_its_default(tmp_path):
     file = tmp_path / "params.yaml"
     whole = params.load(kinds.schema, ROOT / "params.yaml")
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -115,9 +112,7 @@ def test_what_the_file_leaves_out_has_its_default(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_parameters_that_do_not_go_together_are_a_line(
-    tmp_path: Path, changes: dict[str, object], words: str
-) -> None:
+def test_parameters_that_do_not_go_together_are_a_line(tmp_path, changes, words):
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
     section = "extract" if "engine" in changes else "train"
     document[section] |= changes
@@ -130,7 +125,7 @@ def test_parameters_that_do_not_go_together_are_a_line(
     assert len(str(caught.value).removeprefix(str(file))) < 160
 
 
-def test_every_list_in_a_sweep_is_checked_value_by_value(tmp_path: Path) -> None:
+def test_every_list_in_a_sweep_is_checked_value_by_value(tmp_path):
     file = tmp_path / "params.yaml"
     good = (ROOT / "params.yaml").read_text()
     file.write_text(good.replace("dropout: 0.0", "dropout: [0.0, 0.5]", 1))
@@ -140,7 +135,7 @@ def test_every_list_in_a_sweep_is_checked_value_by_value(tmp_path: Path) -> None
         params.load(kinds.schema, file)
 
 
-def test_a_file_that_is_no_yaml_or_not_there_is_a_clear_word(tmp_path: Path) -> None:
+def test_a_file_that_is_no_yaml_or_not_there_is_a_clear_word(tmp_path):
     file = tmp_path / "params.yaml"
     with pytest.raises(ParamsError, match="run from the project's root"):
         params.load(kinds.schema, file)
@@ -152,7 +147,7 @@ def test_a_file_that_is_no_yaml_or_not_there_is_a_clear_word(tmp_path: Path) -> 
         params.load(kinds.schema, file)
 
 
-def test_no_default_changes() -> None:
+def test_no_default_changes():
     """A stage's output depends on it, and nothing that `dvc.yaml` declares shows it."""
     sections = {name: field.default for name, field in Params.model_fields.items()}
     now = {name: of.model_dump() for name, of in sections.items() if name != "augment"}
@@ -162,7 +157,7 @@ def test_no_default_changes() -> None:
     assert now == yaml.safe_load(Path(__file__).with_name("defaults.yaml").read_text())
 
 
-def test_the_page_of_parameters_has_each_with_its_default() -> None:
+def test_the_page_of_parameters_has_each_with_its_default():
     docs = ROOT / "docs"
     page = (docs / "parameters.md").read_text()
     # The repository's params.yaml is one of images; another kind has its own section `augment`.
@@ -225,7 +220,7 @@ def test_the_page_of_parameters_has_each_with_its_default() -> None:
         ({"train.coverage": 1.0}, r"train\.coverage is 1\.0"),
     ],
 )
-def test_what_does_not_suit_the_task(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_what_does_not_suit_the_task(changes, words, tmp_path):
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
     for name, value in changes.items():
         section, _, knob = name.partition(".")
@@ -246,7 +241,7 @@ def test_what_does_not_suit_the_task(changes: dict[str, Any], words: str, tmp_pa
         ("{addres: 'a:1'}", "cluster.addres is not a parameter; cluster takes runner, address"),
     ],
 )
-def test_a_cluster_is_joined_by_its_address_alone(tmp_path: Path, section: str, words: str) -> None:
+def test_a_cluster_is_joined_by_its_address_alone(tmp_path, section, words):
     file = tmp_path / "params.yaml"
     file.write_text(f"cluster: {section}\n")
     for read in (lambda: params.load(kinds.schema, file), lambda: params.cluster_section(file)):
@@ -255,7 +250,7 @@ def test_a_cluster_is_joined_by_its_address_alone(tmp_path: Path, section: str, 
         assert words in str(caught.value)
 
 
-def test_where_the_file_says_nothing_of_a_cluster_threads_compute(tmp_path: Path) -> None:
+def test_where_the_file_says_nothing_of_a_cluster_threads_compute(tmp_path):
     assert params.cluster_section(ROOT / "params.yaml").runner == "local"
     file = tmp_path / "params.yaml"
     file.write_text("cluster: {runner: local, address: 'head.lab:6379'}\n")

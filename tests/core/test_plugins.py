@@ -2,12 +2,10 @@
 
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,7 +17,7 @@ from pipeline.core.errors import DataError, MissingSetError, ParamsError
 from pipeline.core.paths import REFUSED
 from pipeline.ingest import ingest
 from pipeline.tables.manifest import read_manifest
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT
 
 EXAMPLE = re.compile(
     r"^<!-- not run: tests/core/test_plugins.py runs it as plugins/(?P<name>\w+\.py) -->\n"
@@ -29,7 +27,7 @@ EXAMPLE = re.compile(
 IMAGE = kinds.named("image")
 
 
-def write(**files: str) -> None:
+def write(**files):
     """Files of `plugins/`, by the names of their modules."""
     for name, text in files.items():
         file = Path("plugins") / f"{name.replace('__', '/')}.py"
@@ -37,19 +35,19 @@ def write(**files: str) -> None:
         file.write_text(text)
 
 
-def pin(*lines: str) -> None:
+def pin(*lines):
     Path("plugins").mkdir(exist_ok=True)
     Path("plugins/requirements.txt").write_text("\n".join(lines))
 
 
-def why_not(name: str) -> str:
+def why_not(name):
     with pytest.raises(ParamsError) as caught:
         plugins.load(name, f"ingest.source {name}")
     assert "\n" not in str(caught.value)
     return str(caught.value).removeprefix(f"ingest.source {name}: ")
 
 
-def test_a_file_of_the_folder_is_imported_and_imports_its_siblings(project: Project) -> None:
+def test_a_file_of_the_folder_is_imported_and_imports_its_siblings(project):
     write(a="from . import b\nfrom .deep.c import three\nsum = b.two + three\n", b="two = 2\n")
     write(deep____init__="", deep__c="three = 3\n")
     before = list(sys.path)
@@ -64,7 +62,7 @@ def test_a_file_of_the_folder_is_imported_and_imports_its_siblings(project: Proj
         assert plugins.load("python:a.sum", "x") == 25
 
 
-def test_a_module_of_an_installed_package_is_pinned(project: Project) -> None:
+def test_a_module_of_an_installed_package_is_pinned(project):
     name, version = "python:yaml.safe_load", plugins.version("pyyaml")
     assert why_not(name) == (
         "yaml belongs to an installed package whose version is not pinned: write the line"
@@ -96,7 +94,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("name", "words"), MISTAKES)
-def test_what_is_not_there_is_a_line(project: Project, name: str, words: str) -> None:
+def test_what_is_not_there_is_a_line(project, name, words):
     write(here="", deep__a="")
     if "broken" in name:
         write(broken="def rows(path):\nreturn []\n")
@@ -113,9 +111,7 @@ def test_what_is_not_there_is_a_line(project: Project, name: str, words: str) ->
         ("import no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing'"),
     ],
 )
-def test_what_a_module_raises_is_a_line_that_says_where(
-    project: Project, text: str, words: str
-) -> None:
+def test_what_a_module_raises_is_a_line_that_says_where(project, text, words):
     write(a=text + "f = 1\n", b="{}['x']\n" if "b" in words else "")
     assert words in why_not("python:a.f")
 
@@ -131,7 +127,7 @@ def test_what_a_module_raises_is_a_line_that_says_where(
         "def late():\n    from pipeline.kinds.image.decode import pixels",
     ],
 )
-def test_a_room_that_no_stage_declares_for_plugins_is_refused(project: Project, line: str) -> None:
+def test_a_room_that_no_stage_declares_for_plugins_is_refused(project, line):
     first = "from pipeline.examples.files import read\nfrom pipeline import kinds\n"
     write(a=f"{first}from pipeline.core.files import read as by_its_older_name\nf = 1\n")
     assert plugins.load("python:a.f", "x") == 1
@@ -140,9 +136,7 @@ def test_a_room_that_no_stage_declares_for_plugins_is_refused(project: Project, 
         plugins.load("python:a.f", "x")
 
 
-def test_a_set_of_packages_that_a_plugin_needs_is_named(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_of_packages_that_a_plugin_needs_is_named(project, monkeypatch):
     monkeypatch.setattr(plugins.packages, "_found", lambda module: module != "torch")
     monkeypatch.setitem(sys.modules, "torch", None)
     write(a="import torch\n")
@@ -151,14 +145,14 @@ def test_a_set_of_packages_that_a_plugin_needs_is_named(
 
 
 def test_an_error_of_ours_passes_as_it_is_and_any_other_ends_in_a_line(
-    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    project, capsys, monkeypatch
+):
     with pytest.raises(DataError, match=r"^it is night$"), plugins.blamed("x"):
         raise DataError("it is night")
     write(a="def f():\n    raise RuntimeError('no\\nway')\n")
     monkeypatch.setattr(sys, "argv", ["stage"])
 
-    def stage() -> None:
+    def stage():
         plugins.load("python:a.f", "x")()  # as the pipeline calls the methods of a kind
 
     with pytest.raises(SystemExit) as ended:
@@ -167,7 +161,7 @@ def test_an_error_of_ours_passes_as_it_is_and_any_other_ends_in_a_line(
     assert capsys.readouterr().err == "stage: error: plugins/a.py, line 2: RuntimeError: no way\n"
 
 
-def test_the_digest_is_of_all_files_but_notes_and_caches(project: Project) -> None:
+def test_the_digest_is_of_all_files_but_notes_and_caches(project):
     write(a="f = 1\n")
     first = plugins.digest()
     Path("plugins/__pycache__").mkdir()
@@ -178,10 +172,10 @@ def test_the_digest_is_of_all_files_but_notes_and_caches(project: Project) -> No
     assert plugins.digest() != first
 
 
-def test_the_parameters_are_checked_before_any_work(project: Project) -> None:
+def test_the_parameters_are_checked_before_any_work(project):
     (project.folder / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
 
-    def complaint() -> str:
+    def complaint():
         with pytest.raises(ParamsError) as caught:
             params.check_file(kinds.schema)
         return str(caught.value)
@@ -214,9 +208,7 @@ def test_the_parameters_are_checked_before_any_work(project: Project) -> None:
     assert "torchvision:NAME or python:MODULE.FUNCTION" in complaint()
 
 
-def test_the_examples_of_the_page_run(
-    project: Project, draw_picture: Callable[..., Image.Image]
-) -> None:
+def test_the_examples_of_the_page_run(project, draw_picture):
     page = (ROOT / "docs" / "plugins.md").read_text()
     examples = {found["name"]: found["code"] for found in EXAMPLE.finditer(page)}
     assert len(examples) == page.count("```python")
@@ -250,7 +242,7 @@ def test_the_examples_of_the_page_run(
     assert catalogue.load(Backbone.parse("python:small.network")).dimension == 16
 
 
-def small() -> dict[str, torch.Tensor]:
+def small():
     """Weights for the page's network."""
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 5)), nn.Sequential(nn.Conv2d(8, 16, 3)))

@@ -16,18 +16,18 @@ class Clock:
 
     now = 0.0
 
-    def monotonic(self) -> float:
+    def monotonic(self):
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
     return clock
 
 
-def count(clock: Clock, seconds: float = 2.0) -> None:
+def count(clock, seconds=2.0):
     """Count to 1,000 in steps of 100, each of which takes some seconds."""
     with Progress("extract", 1000, "views") as counting:
         for step in range(10):
@@ -38,9 +38,7 @@ def count(clock: Clock, seconds: float = 2.0) -> None:
                 print("extract: a line in between", flush=True)
 
 
-def test_elsewhere_they_are_lines_that_the_flow_understands(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_elsewhere_they_are_lines_that_the_flow_understands(clock, capsys):
     count(clock)
     said, error = capsys.readouterr()
     assert error == ""
@@ -61,13 +59,11 @@ def test_elsewhere_they_are_lines_that_the_flow_understands(
 class Terminal(io.StringIO):
     """Stands in for a terminal that shows stdout and stderr."""
 
-    def isatty(self) -> bool:
+    def isatty(self):
         return True
 
 
-def test_on_a_terminal_one_line_moves_and_its_end_stays(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_terminal_one_line_moves_and_its_end_stays(clock, monkeypatch):
     terminal = Terminal(newline="")
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -94,9 +90,7 @@ def test_on_a_terminal_one_line_moves_and_its_end_stays(
     ]  # fmt: skip
 
 
-def test_a_line_is_never_wider_than_the_terminal(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_is_never_wider_than_the_terminal(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("COLUMNS", "30")
     with Progress("extract", 1000, "views") as counting:

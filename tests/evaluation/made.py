@@ -18,7 +18,7 @@ RIDGE = Hyperparameters("ridge", weight_decay=0.1)
 LABELS = ["brick", "moss", "wood"]
 
 
-def labelled(examples: int = 120, outputs: int = 3, unknown: float = 0.0, seed: int = 0):
+def labelled(examples=120, outputs=3, unknown=0.0, seed=0):
     """Features [n, d], and labels [n, c] that they tell, but for noise."""
     random = np.random.default_rng(seed)
     features = random.standard_normal((examples, 6)).astype(np.float32)
@@ -28,7 +28,7 @@ def labelled(examples: int = 120, outputs: int = 3, unknown: float = 0.0, seed: 
     return features, labels
 
 
-def measured(examples: int = 120, outputs: int = 1, seed: int = 0):
+def measured(examples=120, outputs=1, seed=0):
     """Features [n, d], and numbers [n, c] that they tell, but for noise."""
     random = np.random.default_rng(seed)
     features = random.standard_normal((examples, 6)).astype(np.float32)
@@ -36,7 +36,7 @@ def measured(examples: int = 120, outputs: int = 1, seed: int = 0):
     return features, numbers
 
 
-def make(task: str, names: list[str], features, values) -> None:
+def make(task, names, features, values):
     """The manifest, the features and a head that has seen features that hold the values."""
     count, outputs = values.shape
     text = joined if task == "multilabel" else shown

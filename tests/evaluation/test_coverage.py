@@ -9,14 +9,14 @@ from pipeline.tables.features import Split
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_a_low_coverage_is_doubted_and_one_that_is_kept_rarely(grouped: bool) -> None:
+def test_a_low_coverage_is_doubted_and_one_that_is_kept_rarely(grouped):
     """Each example of a group of ten is held, or none: they are as good as one."""
     random, alarms = np.random.default_rng(0), 0
     told = PredictionSets(0.9, reach=(1.0,), examples=500, groups=500 if grouped else None)
     names = np.array([f"{number:064x}" for number in range(1000)])
     features = np.zeros((1000, 1), np.float32)
 
-    def doubted(share: float) -> list[str]:
+    def doubted(share):
         count = 100 if grouped else 1000
         held = np.repeat(random.random(count) < share, 1000 // count)
         labels = np.where(held, 0.0, 2.0)[:, None]
@@ -31,7 +31,7 @@ def test_a_low_coverage_is_doubted_and_one_that_is_kept_rarely(grouped: bool) ->
     assert "the coverage of n on the test examples is too low" in doubted(0.7)[0]
 
 
-def test_few_groups_are_not_tested() -> None:
+def test_few_groups_are_not_tested():
     told = PredictionSets(0.9, reach=(1.0,), examples=500, groups=200)
     names = np.array([f"{number:064x}" for number in range(50)])
     test = Split(names, names, np.zeros(50, int), np.full((50, 1), 9.0), np.zeros((50, 1)))

@@ -20,11 +20,11 @@ HARDLY = "hardly better than its floor: run `headstart choose`"
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def made(task: str, noise_is: str) -> None:
+def made(task, noise_is):
     """A project of vectors whose backbone, or whose floor, says nothing of the labels."""
     if task == "regression":
         names = ["share"]
@@ -61,9 +61,7 @@ def made(task: str, noise_is: str) -> None:
         ("regression", "r2"),
     ],
 )
-def test_the_lead_over_the_floor_is_printed_and_written(
-    task: str, measure: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_lead_over_the_floor_is_printed_and_written(task, measure, capsys):
     made(task, noise_is="floor")
     evaluate()
     printed = capsys.readouterr().out
@@ -77,9 +75,7 @@ def test_the_lead_over_the_floor_is_printed_and_written(
     assert ("chance" in baselines) == (task == "classification")
 
 
-def test_a_backbone_that_is_no_better_is_said_to_be_the_wrong_one(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_backbone_that_is_no_better_is_said_to_be_the_wrong_one(capsys):
     made("classification", noise_is="backbone")
     evaluate()
     printed = capsys.readouterr().out
@@ -93,7 +89,7 @@ def test_a_backbone_that_is_no_better_is_said_to_be_the_wrong_one(
     assert baselines["largest_class"] == pytest.approx(labels.eq(largest).mean(), abs=1e-6)
 
 
-def test_a_project_whose_dvc_yaml_is_older_has_no_floor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_project_whose_dvc_yaml_is_older_has_no_floor(capsys):
     made("classification", noise_is="floor")
     Path("dvc.yaml").write_text("stages: {extract: {outs: [data/features]}}\n")
     train()
@@ -103,7 +99,7 @@ def test_a_project_whose_dvc_yaml_is_older_has_no_floor(capsys: pytest.CaptureFi
     assert "floor" not in json.loads(METRICS.read_text())["baselines"]
 
 
-def test_few_examples_are_chosen_test_first_and_hardly_change() -> None:
+def test_few_examples_are_chosen_test_first_and_hardly_change():
     digests = [f"{7919 * number % 65536:064x}" for number in range(6000)]
     splits = np.array(["train", "train", "test", "val"])[np.arange(6000) % 4]
     manifest = pd.DataFrame({"digest": digests, "split": splits})
@@ -114,7 +110,7 @@ def test_few_examples_are_chosen_test_first_and_hardly_change() -> None:
     assert len({*rows["digest"]} - {*fewer["digest"]}) <= 10
 
 
-def test_heads_that_are_damaged_are_an_error() -> None:
+def test_heads_that_are_damaged_are_an_error():
     made("classification", noise_is="floor")
     FLOOR_HEADS.write_bytes(b"damaged")
     with pytest.raises(DataError, match="run the train stage again"):

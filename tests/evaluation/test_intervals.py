@@ -9,13 +9,13 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(("right", "examples"), [(24, 24), (0, 5), (17, 40)])
-def test_without_groups_it_is_wilsons(right: int, examples: int) -> None:
+def test_without_groups_it_is_wilsons(right, examples):
     got = intervals.wilson(np.arange(examples) < right, 0.9, np.arange(examples))
     wanted = stats.binomtest(right, examples).proportion_ci(0.9, method="wilson")
     assert got == pytest.approx((wanted.low, wanted.high))
 
 
-def test_copies_of_an_answer_add_nothing() -> None:
+def test_copies_of_an_answer_add_nothing():
     right = np.random.default_rng(0).random(50) < 0.8
     single = np.ptp(intervals.wilson(right, 0.95))
     copied = np.ptp(intervals.wilson(np.repeat(right, 10), 0.95, np.repeat(np.arange(50), 10)))
@@ -23,7 +23,7 @@ def test_copies_of_an_answer_add_nothing() -> None:
     assert copied > 2.5 * np.ptp(intervals.wilson(np.repeat(right, 10), 0.95))
 
 
-def test_the_effective_number_by_hand() -> None:
+def test_the_effective_number_by_hand():
     """Three groups of 4, 2 and 2, of which 4, none and 1 are right."""
     right = np.array([1, 1, 1, 1, 0, 0, 1, 0], bool)
     groups = np.array([7, 7, 7, 7, 0, 0, 3, 3])
@@ -37,7 +37,7 @@ def test_the_effective_number_by_hand() -> None:
     assert intervals.even_groups(groups) == pytest.approx(64 / 24)
 
 
-def test_of_one_group_nothing_is_known() -> None:
+def test_of_one_group_nothing_is_known():
     one = np.zeros(40, np.int64)
     assert intervals.wilson(np.ones(40, bool), 0.95, one) == (0, 1)
     assert "all test examples belong to one group" in intervals.doubts(one)[0]
@@ -45,7 +45,7 @@ def test_of_one_group_nothing_is_known() -> None:
     assert intervals.difference_interval(np.ones(40), 0.95, one) == (-1, 1)
 
 
-def test_few_and_very_uneven_groups_are_warned_of_and_enough_even_ones_are_not() -> None:
+def test_few_and_very_uneven_groups_are_warned_of_and_enough_even_ones_are_not():
     groups = np.repeat(np.arange(40), 10)
     assert intervals.doubts(groups) == intervals.doubts(None) == []
     (few,) = intervals.doubts(groups[:150])
@@ -56,14 +56,14 @@ def test_few_and_very_uneven_groups_are_warned_of_and_enough_even_ones_are_not()
     assert "120 groups (as informative as 5 of equal size)" in intervals.doubts(uneven)[0]
 
 
-def test_a_mean_of_groups_is_that_of_their_means() -> None:
+def test_a_mean_of_groups_is_that_of_their_means():
     values = np.random.default_rng(1).normal(size=12)
     got = intervals.mean_interval(np.repeat(values, 5), 0.9, np.repeat(np.arange(12), 5))
     wanted = stats.t.interval(0.9, 11, values.mean(), stats.sem(values))
     assert got == pytest.approx(wanted)
 
 
-def test_percentiles_of_few_groups_are_taken_further_out() -> None:
+def test_percentiles_of_few_groups_are_taken_further_out():
     assert intervals.expanded(0.95, None) == 0.95
     wide, wider = (intervals.expanded(0.95, np.arange(count)) for count in (40, 8))
     assert 0.95 < wide < wider < 1
@@ -71,11 +71,11 @@ def test_percentiles_of_few_groups_are_taken_further_out() -> None:
     assert wider == pytest.approx(2 * stats.norm.cdf(reach) - 1)
 
 
-def held(truth: float, ends: list[tuple[float, float]]) -> float:
+def held(truth, ends):
     return float(np.mean([low <= truth <= high for low, high in ends]))
 
 
-def test_intervals_hold_the_truth_of_grouped_answers() -> None:
+def test_intervals_hold_the_truth_of_grouped_answers():
     random, groups = np.random.default_rng(0), np.repeat(np.arange(15), 10)
     right = random.binomial(10, random.beta(2 * 0.7, 2 * 0.3, (200, 15)))  # correlation 1/3
     answers = np.tile(np.arange(10), 15) < np.repeat(right, 10, axis=1)
@@ -83,7 +83,7 @@ def test_intervals_hold_the_truth_of_grouped_answers() -> None:
     assert held(0.7, [intervals.wilson(one, 0.95, groups) for one in answers]) > 0.9
 
 
-def test_intervals_hold_the_true_difference_of_two_heads() -> None:
+def test_intervals_hold_the_true_difference_of_two_heads():
     """One of two heads alone is right about 0.1 and 0.02 of the examples."""
     random, groups = np.random.default_rng(0), np.repeat(np.arange(15), 10)
     chances = random.dirichlet([0.2, 0.04, 1.76], (200, 15))
@@ -96,12 +96,12 @@ def test_intervals_hold_the_true_difference_of_two_heads() -> None:
     assert student < 0.94 < added
 
 
-def test_two_heads_with_the_same_answers_may_differ_on_others() -> None:
+def test_two_heads_with_the_same_answers_may_differ_on_others():
     low, high = intervals.difference_interval(np.zeros(98), 0.95)
     assert -low == high == pytest.approx(0.028, abs=0.001)  # Bonett and Price: 1.96 √2 / 100
 
 
-def test_what_is_warned_of_is_what_the_page_has() -> None:
+def test_what_is_warned_of_is_what_the_page_has():
     lines = (ROOT / "benchmarks" / "intervals.md").read_text().splitlines()
     few = next(line for line in lines if line.startswith("| it warns |"))
     of_proportions, of_others = (float(cell) for cell in few.strip("| ").split(" | ")[1:])

@@ -1,10 +1,7 @@
 """Tables and figures where classes are many: bounded in size, the same figures."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-import pytest
 from PIL import Image
 
 from pipeline.evaluation import metrics, tables
@@ -14,7 +11,7 @@ from pipeline.tasks.classification.plots import draw_confusion, most_confused
 CLASSES = [f"class {number}" for number in range(tables.MANY + 1)]
 
 
-def answers() -> tuple[Split, np.ndarray]:
+def answers():
     random = np.random.default_rng(0)
     labels = random.integers(len(CLASSES), size=150)
     shares = random.dirichlet(np.full(len(CLASSES), 0.1), size=150)
@@ -23,7 +20,7 @@ def answers() -> tuple[Split, np.ndarray]:
     return Split(paths, paths, np.zeros(150, np.int32), labels, nothing), shares
 
 
-def test_the_most_probable_classes_stand_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_most_probable_classes_stand_in_a_row(monkeypatch):
     test, shares = answers()
     shares[0] = 1 / len(CLASSES)  # of equal ones the first come first
     monkeypatch.setattr(tables, "AT_ONCE", 10 * len(CLASSES))
@@ -41,7 +38,7 @@ def test_the_most_probable_classes_stand_in_a_row(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(table["label_probability"], shares[range(150), test.labels])
 
 
-def test_the_whole_table_is_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_table_is_parquet(tmp_path, monkeypatch):
     test, shares = answers()
     monkeypatch.setattr(tables, "AT_ONCE", 40 * len(CLASSES))
     tables.write_probabilities(
@@ -55,7 +52,7 @@ def test_the_whole_table_is_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(table[columns], shares[order].astype(np.float32))
 
 
-def test_some_classes_have_curves_and_the_mean_is_over_all() -> None:
+def test_some_classes_have_curves_and_the_mean_is_over_all():
     test, shares = answers()
     drawn = tables.drawn(test, shares.argmax(axis=1) == test.labels, CLASSES)
     roc = tables.roc_table(tables.one_against_rest(test, shares, CLASSES), drawn)
@@ -66,7 +63,7 @@ def test_some_classes_have_curves_and_the_mean_is_over_all() -> None:
     assert set(few["class"]) == {*CLASSES[:5], "(macro mean)"}
 
 
-def test_intervals_are_those_of_numpy() -> None:
+def test_intervals_are_those_of_numpy():
     random = np.random.default_rng(0)
     drawn = random.standard_normal((50, 12))
     drawn[random.random(drawn.shape) < 0.4] = np.nan
@@ -81,7 +78,7 @@ def test_intervals_are_those_of_numpy() -> None:
         assert np.isnan([low[3], high[3]]).all()
 
 
-def test_chunks_change_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_no_figure(monkeypatch):
     test, shares = answers()
     whole = metrics.bootstrap(test.labels, shares, 3, 15, 20, 0)
     monkeypatch.setattr(metrics, "AT_ONCE", 3 * 150)
@@ -92,7 +89,7 @@ def test_chunks_change_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(parts.of_class[name], values)
 
 
-def test_the_matrix_shows_the_most_confused(tmp_path: Path) -> None:
+def test_the_matrix_shows_the_most_confused(tmp_path):
     labels = np.array([5, 5, 90, 7, 3, 2, 2])
     predicted = np.array([90, 90, 5, 3, 3, 2, 2])
     assert most_confused(labels, predicted, 4).tolist() == [3, 5, 7, 90]

@@ -1,7 +1,6 @@
 """Two models compared by their answers about the same test examples."""
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from pipeline.evaluation.paired import compare, flipped
 from tests.helpers import gate_simulated as simulated
 
 
-def answers(right: list[bool], start: int = 0) -> pd.DataFrame:
+def answers(right, start=0):
     """A model's answers about cats, which it takes for dogs where it is wrong."""
     predicted = ["cat" if one else "dog" for one in right]
     shares = [0.9 if one else 0.2 for one in right]
@@ -23,7 +22,7 @@ def answers(right: list[bool], start: int = 0) -> pd.DataFrame:
     return table.set_index(pd.Index([f"{start + n:064x}" for n in range(len(right))]))
 
 
-def test_mcnemar_counts_the_examples_on_which_one_is_right() -> None:
+def test_mcnemar_counts_the_examples_on_which_one_is_right():
     old = answers([True] * 80 + [False] * 20)
     new = answers([False] * 2 + [True] * 93 + [False] * 5)
     found = compare(old, new, "accuracy", False, 0.03, 15)
@@ -36,7 +35,7 @@ def test_mcnemar_counts_the_examples_on_which_one_is_right() -> None:
     assert back.answer == "worse"
 
 
-def test_five_to_none_is_chance_in_every_measure() -> None:
+def test_five_to_none_is_chance_in_every_measure():
     old, new = answers([True] * 95 + [False] * 5), answers([True] * 100)
     for measure in ("accuracy", "balanced_accuracy", "loss", "top_1_accuracy"):
         found = compare(old, new, measure, measure == "loss", 0.03, 15)
@@ -45,7 +44,7 @@ def test_five_to_none_is_chance_in_every_measure() -> None:
         assert found.more > 0
 
 
-def test_only_shared_examples_are_compared_under_the_labels_of_now() -> None:
+def test_only_shared_examples_are_compared_under_the_labels_of_now():
     old, new = answers([True] * 60), answers([True] * 60, start=40)
     new["label"], new["predicted"] = "dog", "dog"  # corrected, and learnt
     found = compare(old, new, "accuracy", False, 0.03, 15)
@@ -56,7 +55,7 @@ def test_only_shared_examples_are_compared_under_the_labels_of_now() -> None:
     assert (none.answer, none.shared, none.more) == ("cannot tell", 0, 0)
 
 
-def test_a_lower_loss_is_better_and_needs_the_probabilities() -> None:
+def test_a_lower_loss_is_better_and_needs_the_probabilities():
     old, new = answers([True] * 60 + [False] * 40), answers([True] * 100)
     found = compare(old, new, "loss", True, 0.03, 15)
     assert found is not None
@@ -70,7 +69,7 @@ def test_a_lower_loss_is_better_and_needs_the_probabilities() -> None:
     assert macro.answer == "better"
 
 
-def test_a_class_that_the_old_model_did_not_know_is_one_that_it_got_wrong() -> None:
+def test_a_class_that_the_old_model_did_not_know_is_one_that_it_got_wrong():
     old, new = answers([True] * 40), answers([True] * 40)
     new["label"] = new["predicted"] = "lynx"
     new = new.rename(columns={"p(cat)": "p(lynx)"})
@@ -80,7 +79,7 @@ def test_a_class_that_the_old_model_did_not_know_is_one_that_it_got_wrong() -> N
         assert found.answer == "better"
 
 
-def test_answers_are_found_again_by_digest_wherever_the_file_lies(tmp_path: Path) -> None:
+def test_answers_are_found_again_by_digest_wherever_the_file_lies(tmp_path):
     for name in ("here", "there"):
         files = tmp_path / f"{name}.csv", tmp_path / f"{name}.parquet"
         assert read_answers(*files) is None
@@ -101,7 +100,7 @@ def test_answers_are_found_again_by_digest_wherever_the_file_lies(tmp_path: Path
     assert read_answers(tmp_path / "here.csv", tmp_path / "here.parquet") is None
 
 
-def of_labels(noise: float, examples: int = 300) -> pd.DataFrame:
+def of_labels(noise, examples=300):
     """Answers about three labels, which are the better the less noise there is."""
     random = np.random.default_rng(0)
     given = (random.random((examples, 3)) < 0.4).astype(float)
@@ -119,7 +118,7 @@ def of_labels(noise: float, examples: int = 300) -> pd.DataFrame:
 @pytest.mark.parametrize(
     "measure", ["mean_average_precision", "micro_f1", "macro_f1", "exact_match", "loss"]
 )
-def test_models_of_several_labels_are_compared_by_what_is_known(measure: str) -> None:
+def test_models_of_several_labels_are_compared_by_what_is_known(measure):
     old, new = of_labels(4.0), of_labels(1.0)
     lower = measure == "loss"
     found = compare(old, new, measure, lower, 0.03, 15, task="multilabel")
@@ -143,7 +142,7 @@ def test_models_of_several_labels_are_compared_by_what_is_known(measure: str) ->
         assert found.new == pytest.approx(np.mean(each))
 
 
-def wins(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, int]:
+def wins(old, new):
     """How often the new one alone is right, and how often one alone is."""
     targets = new.filter(like="target:").to_numpy()
     was, now = (
@@ -153,7 +152,7 @@ def wins(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, int]:
     return int((now & ~was).sum()), int((now != was).sum())
 
 
-def test_a_label_that_the_old_model_did_not_know_is_one_that_it_did_not_answer() -> None:
+def test_a_label_that_the_old_model_did_not_know_is_one_that_it_did_not_answer():
     new = of_labels(1.0)
     old = new.drop(columns=["p(c)", "target:c"])
     old["predicted"] = [text.removesuffix("c").removesuffix("|") for text in old["predicted"]]
@@ -170,7 +169,7 @@ def test_a_label_that_the_old_model_did_not_know_is_one_that_it_did_not_answer()
     assert compare(old, new, "accuracy", False, 0.03, 15, task="multilabel") is None
 
 
-def test_models_of_numbers_are_compared_by_their_errors() -> None:
+def test_models_of_numbers_are_compared_by_their_errors():
     random = np.random.default_rng(0)
     target = random.standard_normal(200)
     old, new = (
@@ -204,15 +203,15 @@ def test_models_of_numbers_are_compared_by_their_errors() -> None:
 )
 @pytest.mark.slow
 def test_equal_models_pass_for_equal_and_a_better_one_is_seen_with_the_examples_foretold(
-    measure: str, examples: int, draws: int
-) -> None:
+    measure, examples, draws
+):
     # `benchmarks/gate.md` has 1,000 draws of more cases; these are always the same few.
     found = simulated.simulate(measure, examples, 0.9, draws, simulated.better_by(simulated.POINTS))
     assert found.different <= 0.05
     assert found.predicted >= 0.8
 
 
-def test_signs_of_groups_are_flipped_in_every_way() -> None:
+def test_signs_of_groups_are_flipped_in_every_way():
     random = np.random.default_rng(0)
     for count in (1, 2, 6, 9):
         sums = random.integers(-4, 5, count)
@@ -230,11 +229,11 @@ def test_signs_of_groups_are_flipped_in_every_way() -> None:
     assert flipped(big) == pytest.approx(normal, abs=0.01)
 
 
-def grouped(right: list[bool], size: int) -> pd.DataFrame:
+def grouped(right, size):
     return answers(right).assign(group=[f"patient {n // size}" for n in range(len(right))])
 
 
-def test_examples_of_one_group_are_one_piece_of_evidence() -> None:
+def test_examples_of_one_group_are_one_piece_of_evidence():
     old = [True] * 80 + [False] * 20
     new = [False] * 2 + [True] * 93 + [False] * 5
     alone = compare(answers(old), answers(new), "accuracy", False, 0.03, 15)
@@ -259,7 +258,7 @@ def test_examples_of_one_group_are_one_piece_of_evidence() -> None:
 
 
 @pytest.mark.parametrize("measure", ["accuracy", "loss"])
-def test_of_too_few_groups_nothing_is_tested(measure: str) -> None:
+def test_of_too_few_groups_nothing_is_tested(measure):
     old, new = answers([True] * 60), grouped([False] * 60, 12)
     few = compare(old, new, measure, measure == "loss", 0.03, 15)
     assert few is not None
@@ -280,7 +279,7 @@ def test_of_too_few_groups_nothing_is_tested(measure: str) -> None:
 
 
 @pytest.mark.parametrize(("measure", "size"), [("accuracy", 1), ("accuracy", 10), ("loss", 1)])
-def test_what_simulates_many_nights_judges_as_the_gate_does(measure: str, size: int) -> None:
+def test_what_simulates_many_nights_judges_as_the_gate_does(measure, size):
     random = np.random.default_rng(0)
     own = random.standard_normal((12, 120))
     old, new = (own + 0.5 * random.standard_normal(own.shape) + 1.2 for _ in range(2))
@@ -296,7 +295,7 @@ def test_what_simulates_many_nights_judges_as_the_gate_does(measure: str, size: 
     assert set(said) == set(simulated.ANSWERS)
 
 
-def test_equal_models_whose_errors_come_in_groups_are_not_called_different() -> None:
+def test_equal_models_whose_errors_come_in_groups_are_not_called_different():
     random = np.random.default_rng(0)
     old, new = (simulated.noise(random, 1000, 300, 20) + 1 for _ in range(2))
     by_group, by_example = (
@@ -306,7 +305,7 @@ def test_equal_models_whose_errors_come_in_groups_are_not_called_different() -> 
     assert by_example >= 0.2  # as it was
 
 
-def test_equal_models_pass_for_a_hundred_nights_and_a_slow_fall_ends() -> None:
+def test_equal_models_pass_for_a_hundred_nights_and_a_slow_fall_ends():
     # `benchmarks/gate.md` has more cases and projects; these are always the same few.
     equal = simulated.many_nights(simulated.Case("accuracy", 153, 1, 0.9), 60)
     assert equal.refused.sum(axis=0).mean() <= 5

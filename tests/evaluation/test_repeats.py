@@ -10,14 +10,13 @@ from pipeline.evaluation import repeats
 from pipeline.heads.description import HeadDescription
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.tables.draw import draw
-from pipeline.tables.features import Split
 from tests.heads.test_fit import blobs
 
 RIDGE = Hyperparameters("ridge", weight_decay=0.1)
 ABOUT = HeadDescription([*"abc"], 1.0, hyperparameters=RIDGE, epoch=1, refit=True)
 
 
-def drawn_manifest(pool: Split, groups: bool = False, seed: int = 0) -> pd.DataFrame:
+def drawn_manifest(pool, groups=False, seed=0):
     group = [f"g{int(digest) // 5}" if groups else "" for digest in pool.digests]
     keys = group if groups else pool.digests
     shares = IngestParams().shares.model_dump()
@@ -25,12 +24,12 @@ def drawn_manifest(pool: Split, groups: bool = False, seed: int = 0) -> pd.DataF
     return pd.DataFrame({"digest": pool.digests, "split": split, "group": group})
 
 
-def table(pool: Split, manifest: pd.DataFrame, **settings: int) -> pd.DataFrame:
+def table(pool, manifest, **settings):
     given = EvaluateParams(**{"repeats": 20} | settings)
     return repeats.repeated(manifest, pool, ABOUT, given, IngestParams(), TrainParams())
 
 
-def test_mean_and_interval_are_those_of_the_same_head_elsewhere() -> None:
+def test_mean_and_interval_are_those_of_the_same_head_elsewhere():
     pool = blobs(300, 0, distance=0.5)
     found = table(pool, drawn_manifest(pool)).set_index("measure")
     assert found.index.tolist() == [
@@ -45,7 +44,7 @@ def test_mean_and_interval_are_those_of_the_same_head_elsewhere() -> None:
     assert accuracy["low"] < other["mean"] < accuracy["high"]
 
 
-def test_a_split_that_ingest_did_not_draw_is_told() -> None:
+def test_a_split_that_ingest_did_not_draw_is_told():
     pool = blobs(60, 0)
     manifest = drawn_manifest(pool)
     manifest.loc[7, "split"] = {"train": "test"}.get(manifest.loc[7, "split"], "train")
@@ -53,10 +52,10 @@ def test_a_split_that_ingest_did_not_draw_is_told() -> None:
     assert not table(pool, drawn_manifest(pool), repeats=2)["given_split"].any()
 
 
-def test_groups_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_are_not_divided(monkeypatch):
     pool, seen = blobs(100, 0), []
 
-    def noted(pool: Split, learnt: list, asked: list, *rest: object) -> list:
+    def noted(pool, learnt, asked, *rest):
         seen.extend([*learnt, *asked])
         return [np.eye(3)[pool.labels[rows]] for rows in asked]
 
@@ -68,7 +67,7 @@ def test_groups_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (learnt ^ asked).all()
 
 
-def test_the_interval_is_wider_than_that_of_independent_runs() -> None:
+def test_the_interval_is_wider_than_that_of_independent_runs():
     values = np.random.default_rng(0).normal(0.8, 0.03, 50)
     mean, low, high = repeats.interval(values, 0.25, 0.95)
     assert mean == pytest.approx(values.mean())
@@ -78,7 +77,7 @@ def test_the_interval_is_wider_than_that_of_independent_runs() -> None:
     assert repeats.interval(np.array([0.99, 1.0]), 0.25, 0.95)[2] == 1
 
 
-def test_too_few_examples_to_draw_from_are_told() -> None:
+def test_too_few_examples_to_draw_from_are_told():
     pool = blobs(3, 0)  # of a class each
     with pytest.raises(DataError, match=r"evaluate\.repeats is 2, but only 0 of 40 random"):
         table(pool, drawn_manifest(pool), repeats=2)

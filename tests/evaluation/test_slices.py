@@ -9,7 +9,7 @@ from pipeline.evaluation import regrouped
 from pipeline.evaluation.slices import COLUMNS, holm, slice_errors, slice_table, worst
 
 
-def test_the_worst_slice_comes_first_with_a_corrected_p_value() -> None:
+def test_the_worst_slice_comes_first_with_a_corrected_p_value():
     camera = ["A"] * 60 + ["B"] * 30 + ["C"] * 30
     slices = pd.DataFrame({"camera": camera, "site": ["x", ""] * 60})
     correct = np.array([True] * 58 + [False] * 2 + [True] * 18 + [False] * 12 + [True] * 30)
@@ -32,7 +32,7 @@ def test_the_worst_slice_comes_first_with_a_corrected_p_value() -> None:
     assert "chance" not in worst(table)
 
 
-def test_what_may_be_chance_is_called_so() -> None:
+def test_what_may_be_chance_is_called_so():
     slices = pd.DataFrame({"camera": ["A"] * 20 + ["B"]})
     found = slice_table(slices, np.array([True] * 20 + [False]), 0.95)
     assert worst(found).endswith("corrected for the number of slices).")  # p = 1/21
@@ -41,7 +41,7 @@ def test_what_may_be_chance_is_called_so() -> None:
     assert worst(slice_table(slices, np.ones(21, bool), 0.95)) == "No slice is worse than the rest."
 
 
-def test_a_column_of_one_value_has_nothing_to_be_compared_with() -> None:
+def test_a_column_of_one_value_has_nothing_to_be_compared_with():
     table = slice_table(pd.DataFrame({"site": ["x"] * 5}), np.ones(5, bool), 0.95)
     assert table["accuracy"].tolist() == [1.0]
     assert table["low"].iloc[0] < 0.7  # five right are no proof
@@ -51,7 +51,7 @@ def test_a_column_of_one_value_has_nothing_to_be_compared_with() -> None:
     assert (len(none), none.columns.tolist(), worst(none)) == (0, COLUMNS, "")
 
 
-def test_holm_steps_down() -> None:
+def test_holm_steps_down():
     corrected = holm(np.array([0.04, 0.01, 0.03, 0.9]))
     assert corrected == pytest.approx([0.09, 0.04, 0.09, 0.9])
     # Hardly ever one of many equal slices is called worse.
@@ -64,7 +64,7 @@ def test_holm_steps_down() -> None:
     assert called <= 2
 
 
-def test_a_slice_of_one_patient_is_not_tested_and_one_of_many_is() -> None:
+def test_a_slice_of_one_patient_is_not_tested_and_one_of_many_is():
     patients = np.repeat(np.arange(20), 10)
     generator = np.random.default_rng(0)
     of_patient = np.where(np.arange(20) == 3, 0.1, generator.uniform(0.7, 1, 20))
@@ -88,7 +88,7 @@ def test_a_slice_of_one_patient_is_not_tested_and_one_of_many_is() -> None:
     assert found["corrected_p_value"].max() < 0.01
 
 
-def test_equal_slices_of_groups_are_rarely_called_different() -> None:
+def test_equal_slices_of_groups_are_rarely_called_different():
     generator = np.random.default_rng(0)
     by_example = by_group = 0
     for _ in range(60):
@@ -102,7 +102,7 @@ def test_equal_slices_of_groups_are_rarely_called_different() -> None:
     assert by_group <= 6 < by_example
 
 
-def test_errors_of_groups() -> None:
+def test_errors_of_groups():
     groups = np.repeat(np.arange(12), 5)
     errors = np.random.default_rng(2).exponential(size=12)[groups] + np.where(groups < 6, 5, 0)
     slices = pd.DataFrame({"site": np.where(groups < 6, "x", "y")})
@@ -116,7 +116,7 @@ def test_errors_of_groups() -> None:
     )
 
 
-def test_sides_within_groups_are_swapped() -> None:
+def test_sides_within_groups_are_swapped():
     groups, inside = np.repeat(np.arange(8), 4), np.tile([True, False], 16)
     figures = np.where(inside, 0.0, 1.0) + np.repeat(np.random.default_rng(0).random(8) * 9, 4)
     assert regrouped.p_value(figures, inside, groups) == pytest.approx(2 / 2**8, abs=0.003)

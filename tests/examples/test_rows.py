@@ -17,32 +17,32 @@ from pipeline.examples.files import digest
 from tests.conftest import ROOT
 
 
-def npy_header(shape: str) -> bytes:
+def npy_header(shape):
     text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
-def vector(data: bytes) -> list[float]:
+def vector(data):
     return np.load(io.BytesIO(data), allow_pickle=False).tolist()
 
 
 @pytest.mark.parametrize(
     "key", ["7", "a/b", "..", "100%", "#", "a b", "Zürich", "tab\there", "%2F"]
 )
-def test_a_key_comes_back_from_its_address(tmp_path: Path, key: str) -> None:
+def test_a_key_comes_back_from_its_address(tmp_path, key):
     address = rows.address(tmp_path / "t.csv", key)
     assert address.parent == tmp_path
     assert rows.parted(address) == (tmp_path / "t.csv", key)
 
 
-def test_a_file_of_such_a_name_is_a_file(tmp_path: Path) -> None:
+def test_a_file_of_such_a_name_is_a_file(tmp_path):
     file = tmp_path / "notes.csv#1"
     file.write_bytes(b"whole")
     assert rows.parted(file) is None
     assert files.load(file, 100) == b"whole"
 
 
-def test_texts_of_a_csv_are_found_by_key_and_by_number(tmp_path: Path) -> None:
+def test_texts_of_a_csv_are_found_by_key_and_by_number(tmp_path):
     (tmp_path / "keyed.csv").write_text('key,text,label\nb,"two\nlines",x\na,Größe,y\n')
     (tmp_path / "plain.csv").write_text("text,label\none,x\ntwo,y\n")
     assert rows.load(tmp_path / "keyed.csv", "b") == b"two\nlines"
@@ -54,7 +54,7 @@ def test_texts_of_a_csv_are_found_by_key_and_by_number(tmp_path: Path) -> None:
     assert rows.load(tmp_path / "plain.csv", "2") == b"two"
 
 
-def test_a_table_that_changed_is_read_again(tmp_path: Path) -> None:
+def test_a_table_that_changed_is_read_again(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("text,label\none,x\n")
     assert rows.load(file, "1") == b"one"
@@ -62,9 +62,7 @@ def test_a_table_that_changed_is_read_again(tmp_path: Path) -> None:
     assert rows.load(file, "1") == b"another"
 
 
-def test_vectors_of_a_matrix_beside_a_csv_and_of_parquet_have_the_same_bytes(
-    tmp_path: Path,
-) -> None:
+def test_vectors_of_a_matrix_beside_a_csv_and_of_parquet_have_the_same_bytes(tmp_path):
     numbers = np.random.default_rng(0).normal(size=(3, 5))
     (tmp_path / "labels.csv").write_text("key,label\na,x\nb,y\nc,x\n")
     np.save(tmp_path / "vectors.npy", numbers)
@@ -80,9 +78,7 @@ def test_vectors_of_a_matrix_beside_a_csv_and_of_parquet_have_the_same_bytes(
 
 @pytest.mark.parametrize("form", ["<f8", ">f8", "<f2", ">i4", "u1"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_a_matrix_of_any_form_and_order_gives_the_rows_that_numpy_reads(
-    tmp_path: Path, form: str, order: str
-) -> None:
+def test_a_matrix_of_any_form_and_order_gives_the_rows_that_numpy_reads(tmp_path, form, order):
     numbers = np.arange(12).reshape(4, 3).astype(form, order=order)
     (tmp_path / "labels.csv").write_text("label\n" + "x\n" * 4)
     np.save(tmp_path / "vectors.npy", numbers)
@@ -91,7 +87,7 @@ def test_a_matrix_of_any_form_and_order_gives_the_rows_that_numpy_reads(
     assert found == numbers.astype(np.float32).tolist()
 
 
-def test_a_matrix_that_changed_is_read_again_though_its_table_did_not(tmp_path: Path) -> None:
+def test_a_matrix_that_changed_is_read_again_though_its_table_did_not(tmp_path):
     file, table = tmp_path / "vectors.npy", tmp_path / "labels.csv"
     table.write_text("label\nx\ny\n")
     np.save(file, np.zeros((2, 3)))
@@ -128,7 +124,7 @@ for path in ("labels.csv#1", "labels.csv#1000"):
 """
 
 
-def test_a_matrix_that_is_truncated_while_it_is_open_ends_no_process(tmp_path: Path) -> None:
+def test_a_matrix_that_is_truncated_while_it_is_open_ends_no_process(tmp_path):
     """By a memory map it would, by signal 7: so it is another process that reads."""
     (tmp_path / "labels.csv").write_text("label\n" + "x\n" * 1000)
     np.save(tmp_path / "vectors.npy", np.zeros((1000, 100)))
@@ -165,7 +161,7 @@ def test_a_matrix_that_is_truncated_while_it_is_open_ends_no_process(tmp_path: P
         npy_header("(2, True)"),
     ],
 )
-def test_what_is_no_matrix_is_one_line(tmp_path: Path, data: bytes) -> None:
+def test_what_is_no_matrix_is_one_line(tmp_path, data):
     (tmp_path / "labels.csv").write_text("label\nx\ny\n")
     (tmp_path / "vectors.npy").write_bytes(data)
     with pytest.raises(DataError, match=r"vectors\.npy cannot be read as an NPY matrix") as refused:
@@ -175,7 +171,7 @@ def test_what_is_no_matrix_is_one_line(tmp_path: Path, data: bytes) -> None:
         rows.load(tmp_path / "labels.csv", "1")
 
 
-def test_an_example_is_checked_against_its_digest(tmp_path: Path, monkeypatch) -> None:
+def test_an_example_is_checked_against_its_digest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text("text,label\none,x\n")
     assert files.read(Path("t.csv#1"), digest(b"one")) == b"one"
@@ -184,7 +180,7 @@ def test_an_example_is_checked_against_its_digest(tmp_path: Path, monkeypatch) -
         files.read(Path("t.csv#1"), digest(b"one"))
 
 
-def test_what_is_no_example_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_example_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text(f"text,label\n,x\n{'a' * 200},x\n")
     for path, words in {
         "t.csv#1": "empty",
@@ -196,11 +192,11 @@ def test_what_is_no_example_is_refused(tmp_path: Path) -> None:
             files.load(tmp_path / path, 100)
 
 
-def write_parquet(file: Path, **columns: pa.Array) -> None:
+def write_parquet(file, **columns):
     pq.write_table(pa.table(columns), file)
 
 
-def test_tables_of_which_it_cannot_be_told_where_the_examples_are(tmp_path: Path) -> None:
+def test_tables_of_which_it_cannot_be_told_where_the_examples_are(tmp_path):
     numbers = pa.array([[1.0], [2.0]])
     write_parquet(tmp_path / "both.parquet", text=pa.array(["a", "b"]), vector=numbers)
     write_parquet(tmp_path / "words.parquet", vector=pa.array(["a", "b"]))
@@ -225,14 +221,14 @@ def test_tables_of_which_it_cannot_be_told_where_the_examples_are(tmp_path: Path
         (np.array([[{}], [{}]], dtype=object), r"is object \[2, 1\]; it should be a matrix"),
     ],
 )
-def test_a_matrix_that_does_not_fit(tmp_path: Path, matrix: np.ndarray, words: str) -> None:
+def test_a_matrix_that_does_not_fit(tmp_path, matrix, words):
     (tmp_path / "labels.csv").write_text("key,label\na,x\nb,y\n")
     np.save(tmp_path / "vectors.npy", matrix, allow_pickle=True)
     with pytest.raises(DataError, match=words):
         rows.read(tmp_path / "labels.csv")
 
 
-def test_a_table_that_only_names_files_has_no_examples(tmp_path: Path) -> None:
+def test_a_table_that_only_names_files_has_no_examples(tmp_path):
     (tmp_path / "labels.csv").write_text("path,label,text\na.png,x,written\n")
     table = rows.read(tmp_path / "labels.csv", holds=False)
     assert (table.column, table.rows[0]["text"]) == ("", "written")

@@ -1,15 +1,13 @@
 """Projects of sites whose examples are vectors, without running a stage."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
 
 from pipeline.core.paths import FEATURES, MANIFEST
-from pipeline.tables.features import Split, read_splits, write_shards
+from pipeline.tables.features import read_splits, write_shards
 from pipeline.tables.manifest import read_manifest, write_manifest
 
 DIMENSION = 6
@@ -24,7 +22,7 @@ PARAMS = {
 class Site:
     """A project folder with a manifest and features, views of training examples among them."""
 
-    def __init__(self, folder: Path, seed: int, counts: Mapping[str, int], views: int = 1) -> None:
+    def __init__(self, folder, seed, counts, views=1):
         self.folder = folder
         (folder / "data").mkdir(parents=True)
         self.set()
@@ -42,11 +40,11 @@ class Site:
         self.rows = sorted(rows, key=lambda row: row[:2])
         self.write()
 
-    def set(self, **sections: Mapping[str, object]) -> None:
+    def set(self, **sections):
         document = {name: PARAMS[name] | sections.get(name, {}) for name in PARAMS}
         (self.folder / "params.yaml").write_text(yaml.safe_dump(document))
 
-    def write(self) -> None:
+    def write(self):
         """Write manifest and features of `examples` and `rows`."""
         with self.inside():
             write_manifest(self.examples, "vector", MANIFEST)
@@ -54,16 +52,16 @@ class Site:
             digests, views, features = zip(*(r for r in self.rows if r[0] in held), strict=True)
             write_shards(FEATURES, [(digests, views, np.stack(features).astype(np.float32))])
 
-    def relabel(self, number: int, label: str) -> None:
+    def relabel(self, number, label):
         self.examples.loc[number, "label"] = label
         self.write()
 
     @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self):
         with contextlib.chdir(self.folder):
             yield
 
-    def splits(self, classes: list[str]) -> dict[str, Split]:
+    def splits(self, classes):
         with self.inside():
             manifest = read_manifest(MANIFEST)
             return read_splits(FEATURES, manifest, classes, ["train", "val", "test"], 1.0)

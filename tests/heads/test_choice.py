@@ -7,7 +7,6 @@ import numpy as np
 from pipeline.heads.choice import choose
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule
-from pipeline.tables.features import Split
 from pipeline.tables.layers import Layer
 from tests.heads.test_fit import blobs
 
@@ -16,7 +15,7 @@ SCHEDULE = Schedule(1, 1, 0, np.ones(3, np.float32), row_weights="example")
 LAST, BLOCK = Layer("last", 8), Layer("block", 40)
 
 
-def chosen(pool: Split, heads: list[Hyperparameters] = HEADS) -> tuple[str, str]:
+def chosen(pool, heads=HEADS):
     layers = (LAST, BLOCK) if pool.features.shape[1] > LAST.width else ()
     best, *others = choose(pool, pool.digests.tolist(), heads, layers, SCHEDULE)
     assert len(others) in (0, len(heads) * max(1, len(layers)) - 1)
@@ -24,11 +23,11 @@ def chosen(pool: Split, heads: list[Hyperparameters] = HEADS) -> tuple[str, str]
     return best.hyperparameters.optimizer, best.of
 
 
-def beside(pool: Split, other: np.ndarray) -> Split:
+def beside(pool, other):
     return replace(pool, features=np.concatenate([pool.features, other], axis=1))
 
 
-def test_the_first_head_on_all_layers_is_kept_unless_another_is_better() -> None:
+def test_the_first_head_on_all_layers_is_kept_unless_another_is_better():
     easy = blobs(120, 0, dimension=LAST.width, distance=30.0)
     noise = np.random.default_rng(0).normal(0, 1, (120, BLOCK.width)).astype(np.float32)
     assert chosen(easy) == ("lda", "")
@@ -40,12 +39,12 @@ def test_the_first_head_on_all_layers_is_kept_unless_another_is_better() -> None
     assert chosen(both)[1] == "all"
 
 
-def test_with_one_example_a_class_the_first_head_is_taken() -> None:
+def test_with_one_example_a_class_the_first_head_is_taken():
     three = beside(blobs(3, 0, dimension=LAST.width), np.zeros((3, BLOCK.width), np.float32))
     assert chosen(three) == ("lda", "all")
 
 
-def test_classes_that_are_not_drawn_take_no_part() -> None:
+def test_classes_that_are_not_drawn_take_no_part():
     pool = blobs(60, 0, dimension=LAST.width)
     without = pool.take(pool.labels != 1)
     best, other = choose(without, without.digests.tolist(), HEADS, (), SCHEDULE)

@@ -4,14 +4,12 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 
 from pipeline.evaluation import coverage
 from pipeline.heads import calibration as priors
 from pipeline.heads import conformal, cross_fit, sets
-from pipeline.heads.cross_fit import OutOfFold
 from pipeline.heads.fit import class_weights, fit_heads, refit
 from pipeline.heads.head import Head, against_thresholds, with_priors
 from pipeline.heads.hyperparameters import Hyperparameters
@@ -28,7 +26,7 @@ HEADS: dict[str, dict[str, Any]] = {
 NONE = blobs(3, 0)
 
 
-def trained(pool: Split, used: dict[str, Any], loss: str = "softmax") -> tuple[Trained, Schedule]:
+def trained(pool, used, loss="softmax"):
     """The head, fitted on all rows, and how."""
     outputs = 3 if loss == "softmax" else pool.labels.shape[1]
     schedule = Schedule(1, 256, 0, np.ones(outputs, np.float32), loss=loss)
@@ -36,9 +34,7 @@ def trained(pool: Split, used: dict[str, Any], loss: str = "softmax") -> tuple[T
     return one, schedule
 
 
-def held_out(
-    pool: Split, used: dict[str, Any], group: str | list[str] = "", refits: bool = True
-) -> OutOfFold:
+def held_out(pool, used, group="", refits=True):
     """By a head that was trained on all rows, a quarter of which were for validation."""
     one, schedule = trained(pool, used, "softmax" if pool.labels.ndim == 1 else "squared")
     place = np.arange(len(pool.labels)) % 4 == 0
@@ -47,7 +43,7 @@ def held_out(
     return cross_fit.out_of_fold(one, *of, refits=refits)
 
 
-def calibrated(pool: Split, used: dict[str, Any], of: float = 0.9, **how: Any) -> PredictionSets:
+def calibrated(pool, used, of=0.9, **how):
     held = held_out(pool, used, **how)
     task = "classification" if pool.labels.ndim == 1 else "regression"
     found = conformal.calibrated(of, held, 1.5, task)
@@ -58,7 +54,7 @@ def calibrated(pool: Split, used: dict[str, Any], of: float = 0.9, **how: Any) -
     return found
 
 
-def test_sets_hold_the_label_as_often_as_asked_and_are_never_empty() -> None:
+def test_sets_hold_the_label_as_often_as_asked_and_are_never_empty():
     covered, randomised = [], []
     for seed in range(6):
         pool, test = blobs(240, seed, distance=0.4), blobs(600, 100 + seed, distance=0.4)
@@ -76,7 +72,7 @@ def test_sets_hold_the_label_as_often_as_asked_and_are_never_empty() -> None:
     assert 0.88 < np.mean(randomised) < 0.93
 
 
-def test_where_a_head_is_nearly_always_right_a_set_is_one_label() -> None:
+def test_where_a_head_is_nearly_always_right_a_set_is_one_label():
     pool, test = blobs(300, 0, distance=1.5), blobs(300, 1, distance=1.5)
     told = calibrated(pool, HEADS["lbfgs"])
     assert (told.labels.quantile, told.labels.k_reg) == (0, 1)
@@ -90,7 +86,7 @@ def test_where_a_head_is_nearly_always_right_a_set_is_one_label() -> None:
     assert "contain the right class of" in coverage.summary(told, table.reset_index())
 
 
-def test_examples_that_are_alone_in_their_class_are_held_by_no_set() -> None:
+def test_examples_that_are_alone_in_their_class_are_held_by_no_set():
     scores = np.arange(99) / 99
     assert conformal.quantile(scores, 0.9) == pytest.approx(scores[89], rel=1e-5)
     assert conformal.quantile(scores, 0.9, lost=9) == pytest.approx(scores[98], rel=1e-5)
@@ -99,7 +95,7 @@ def test_examples_that_are_alone_in_their_class_are_held_by_no_set() -> None:
     assert conformal.quantile(np.array([1.2345678e-9]), 0.4) == pytest.approx(1.23457e-9)
 
 
-def test_too_few_examples_for_the_coverage_are_one_sentence() -> None:
+def test_too_few_examples_for_the_coverage_are_one_sentence():
     told = calibrated(blobs(60, 0), HEADS["ridge"])
     why = "60 training and validation examples are too few for a coverage of 0.9, which needs 100"
     assert told == PredictionSets(0.9, why)
@@ -113,14 +109,14 @@ def test_too_few_examples_for_the_coverage_are_one_sentence() -> None:
     assert conformal.calibrated(None, held, 1.0, "classification") is None
 
 
-def test_a_head_that_was_not_trained_again_is_calibrated_on_validation() -> None:
+def test_a_head_that_was_not_trained_again_is_calibrated_on_validation():
     told = calibrated(blobs(600, 0, distance=0.4), HEADS["lbfgs"], refits=False)
     assert (told.examples, told.folds) == (150, 0)
     few = calibrated(blobs(300, 0), HEADS["lbfgs"], refits=False)
     assert few.why_none.startswith("75 validation examples are too few")
 
 
-def test_an_interval_reaches_as_far_as_what_was_held_out_was_wrong() -> None:
+def test_an_interval_reaches_as_far_as_what_was_held_out_was_wrong():
     random = np.random.default_rng(0)
     pool = blobs(900, 0)
     weights = random.standard_normal((pool.features.shape[1], 2)) * [1, 100]
@@ -139,7 +135,7 @@ def test_an_interval_reaches_as_far_as_what_was_held_out_was_wrong() -> None:
     assert "of little" in coverage.summary(told, table)
 
 
-def test_one_example_and_many_have_the_same_sets() -> None:
+def test_one_example_and_many_have_the_same_sets():
     random = np.random.default_rng(0)
     shares = random.dirichlet(np.ones(6) / 2, 400)
     shares[::7] = np.round(shares[::7], 1)  # with equal ones
@@ -156,7 +152,7 @@ def test_one_example_and_many_have_the_same_sets() -> None:
             assert held == (ahead[number] + penalty <= told.quantile + 1e-12)
 
 
-def groups_of_residuals(count: int, seed: int) -> tuple[Split, npt.NDArray[np.int64]]:
+def groups_of_residuals(count, seed):
     """Examples with numbers: the larger a group, the smaller they are."""
     random = np.random.default_rng(seed)
     sizes = np.clip(np.ceil(2 * (1 + random.pareto(1.2, count))), 2, 200).astype(int)
@@ -169,7 +165,7 @@ def groups_of_residuals(count: int, seed: int) -> tuple[Split, npt.NDArray[np.in
     return pool, of
 
 
-def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> None:
+def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size():
     head = Head(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))
     one = Trained(Hyperparameters(**HEADS["ridge"]), head, None, [], "solved")
     schedule = Schedule(1, 256, 0, np.ones(1, np.float32), loss="squared")
@@ -192,7 +188,7 @@ def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> 
     assert "100 groups, each with weight one" in coverage.summary(told, table, of_new)
 
 
-def test_sets_of_groups_rest_on_groups_that_no_head_has_seen() -> None:
+def test_sets_of_groups_rest_on_groups_that_no_head_has_seen():
     pool = blobs(480, 0, distance=0.4)
     groups = [f"group {number // 4}" for number in range(480)]
     told = calibrated(pool, HEADS["lbfgs"], group=groups)
@@ -205,7 +201,7 @@ def test_sets_of_groups_rest_on_groups_that_no_head_has_seen() -> None:
         assert by_group == conformal.quantile(scores, share, 2)
 
 
-def test_balanced_sets_hold_the_class_that_is_answered() -> None:
+def test_balanced_sets_hold_the_class_that_is_answered():
     """`blobs` of which one class is rare; the head was trained with class weights."""
     pool, test = blobs(900, 0, distance=0.4), blobs(900, 1, distance=0.4)
     few = [~((one.labels == 2) & (np.arange(900) % 4 > 0)) for one in (pool, test)]

@@ -1,19 +1,18 @@
 """Answers about examples by heads that had not seen them."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.heads.cross_fit import OutOfFold, division, out_of_fold, write
+from pipeline.heads.cross_fit import division, out_of_fold, write
 from pipeline.heads.description import Calibration
 from pipeline.heads.fit import class_weights, fit_heads
-from pipeline.heads.head import Floats, probabilities
+from pipeline.heads.head import probabilities
 from pipeline.heads.hyperparameters import Hyperparameters
-from pipeline.heads.trained import Schedule, Trained
+from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
 from pipeline.tables.folds import folds
 from tests.heads.test_fit import blobs
@@ -27,14 +26,12 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
-def chosen(rows: Split, val: Split, schedule: Schedule, used: dict[str, Any]) -> Trained:
+def chosen(rows, val, schedule, used):
     (one,) = fit_heads(rows, val, [Hyperparameters(**used)], schedule, "cpu")
     return one
 
 
-def crossed(
-    pool: Split, used: dict[str, Any], groups: list[str] | None = None, loss: str = "softmax"
-) -> tuple[OutOfFold, Trained, Schedule]:
+def crossed(pool, used, groups=None, loss="softmax"):
     """A quarter of the examples is for validation."""
     val = np.isin(pool.digests, np.unique(pool.digests)[::4])
     rows, val_rows = pool.take(~val), pool.take(val & (pool.views == 0))
@@ -47,7 +44,7 @@ def crossed(
     return held, one, schedule
 
 
-def cold(pool: Split, held: OutOfFold, number: int, one: Trained, schedule: Schedule) -> Floats:
+def cold(pool, held, number, one, schedule):
     """What a head says of a fold that knows nothing but the other folds."""
     asked = held.fold == number
     learnt = pool.take(~np.isin(pool.digests, held.digests[asked]))
@@ -63,7 +60,7 @@ def cold(pool: Split, held: OutOfFold, number: int, one: Trained, schedule: Sche
 
 @pytest.mark.parametrize("distance", [2.0, 0.3], ids=["easy", "noisy"])
 @pytest.mark.parametrize("name", HEADS)
-def test_answers_are_those_of_heads_trained_from_scratch(name: str, distance: float) -> None:
+def test_answers_are_those_of_heads_trained_from_scratch(name, distance):
     single = blobs(90, 0, dimension=40, distance=distance)
     pool = single.take(np.repeat(np.arange(90), 2))
     views = (np.arange(180) % 2).astype(np.int32)  # an example has an augmented view
@@ -82,7 +79,7 @@ def test_answers_are_those_of_heads_trained_from_scratch(name: str, distance: fl
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "adamw"])
-def test_no_label_of_a_fold_changes_what_is_said_of_it(name: str) -> None:
+def test_no_label_of_a_fold_changes_what_is_said_of_it(name):
     """A start from the head that was chosen, which has seen them, would."""
     pool = blobs(90, 0, dimension=40, distance=0.3)
     held, one, schedule = crossed(pool, HEADS[name])
@@ -93,7 +90,7 @@ def test_no_label_of_a_fold_changes_what_is_said_of_it(name: str) -> None:
     np.testing.assert_allclose(cold(other, held, 0, one, schedule), wanted, atol=1e-6)
 
 
-def test_a_group_is_in_one_fold_and_each_class_in_several() -> None:
+def test_a_group_is_in_one_fold_and_each_class_in_several():
     labels = np.arange(90) % 3
     keys = [f"group {number // 2}" for number in range(90)]
     fold = folds(keys, labels, 10, numbers=False)
@@ -108,7 +105,7 @@ def test_a_group_is_in_one_fold_and_each_class_in_several() -> None:
     assert set(folds([*"abcd"], np.ones((4, 1)), 10, numbers=True)) == set(range(4))
 
 
-def test_each_of_several_labels_is_learned_in_every_fold() -> None:
+def test_each_of_several_labels_is_learned_in_every_fold():
     random = np.random.default_rng(0)
     for _ in range(50):
         labels = (random.random((60, 4)) < [0.5, 0.1, 0.05, 0.03]).astype(float)
@@ -120,7 +117,7 @@ def test_each_of_several_labels_is_learned_in_every_fold() -> None:
                 assert ((labels[fold != number] == value).any(axis=0) == there).all()
 
 
-def test_of_more_than_two_thousand_examples_two_parts_are_held_out() -> None:
+def test_of_more_than_two_thousand_examples_two_parts_are_held_out():
     assert division(2000) == (10, 10)
     for examples in (2001, 3000, 8000, 10_000, 50_000, 1_000_000):
         count, asked = division(examples)
@@ -135,7 +132,7 @@ def test_of_more_than_two_thousand_examples_two_parts_are_held_out() -> None:
     assert len(set(held.digests)) == 1200
 
 
-def test_examples_that_are_alone_in_their_class_count_as_lost() -> None:
+def test_examples_that_are_alone_in_their_class_count_as_lost():
     pool = blobs(120, 0)
     few = pool.take((pool.labels != 2) | (np.arange(120) < 3))
     held, _, _ = crossed(few, HEADS["nearest_mean"])
@@ -144,7 +141,7 @@ def test_examples_that_are_alone_in_their_class_count_as_lost() -> None:
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_the_table_has_the_answers_that_a_bundle_would_give(task: str, tmp_path: Path) -> None:
+def test_the_table_has_the_answers_that_a_bundle_would_give(task, tmp_path):
     pool = blobs(60, 0)
     loss = "softmax"
     if task == "regression":

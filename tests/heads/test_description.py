@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ FILES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_read_and_written_keeps_its_bytes(name: str, tmp_path: Path) -> None:
+def test_a_file_that_is_read_and_written_keeps_its_bytes(name, tmp_path):
     text = json.dumps(FILES[name], indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     file = tmp_path / "head.json"
     file.write_text(text)
@@ -64,7 +63,7 @@ def test_a_file_that_is_read_and_written_keeps_its_bytes(name: str, tmp_path: Pa
     assert (tmp_path / "again.json").read_text() == text
 
 
-def test_an_older_file_says_less() -> None:
+def test_an_older_file_says_less():
     least = HeadDescription(["a"], 1.0)
     assert least.content() == {"classes": ["a"], "power": 1.0, "refit": False, "temperature": 1.0}
     with pytest.raises(DataError, match=r"models/head\.json has no hyperparameters"):
@@ -75,7 +74,7 @@ def test_an_older_file_says_less() -> None:
         least.calibrated_on()
 
 
-def test_what_it_says_has_types(tmp_path: Path) -> None:
+def test_what_it_says_has_types(tmp_path):
     file = tmp_path / "head.json"
     file.write_text(json.dumps(FILES["weighed"] | {"later": [1]}))
     found = HeadDescription.read(file)
@@ -113,9 +112,7 @@ def test_what_it_says_has_types(tmp_path: Path) -> None:
         ({"validation": {"pictures": "x"}}, "validation: 'pictures' is 'x'"),
     ],
 )
-def test_a_value_that_cannot_be_is_one_line(
-    said: dict[str, object], message: str, tmp_path: Path
-) -> None:
+def test_a_value_that_cannot_be_is_one_line(said, message, tmp_path):
     weights, about = tmp_path / "head.safetensors", tmp_path / "head.json"
     weights.write_bytes(as_bytes(Head(np.zeros((2, 8), np.float32), np.zeros(2, np.float32))))
     about.write_text(json.dumps(TRAINED))

@@ -314,14 +314,14 @@ def test_a_gpu_gives_the_heads_of_the_cpu():
 
 @pytest.mark.parametrize("factor", [1e30, 1e-30])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "ridge", "lda"])
-def test_features_of_any_size_are_learned_from(factor: float, optimizer: str) -> None:
+def test_features_of_any_size_are_learned_from(factor, optimizer):
     """Their squares are no float32; a head that says nothing came of them, with scale infinite."""
     rows, fresh = blobs(120, 0, 3, 8, 1.0), blobs(300, 1, 3, 8, 1.0)
     used = Hyperparameters(optimizer, 0, 0.01, 0, 0, 0, 0)
     schedule = Schedule(1, 1, 0, np.ones(3, np.float32))
     none = rows.take(slice(0))
 
-    def learned(by: float) -> np.ndarray:
+    def learned(by):
         large = replace(rows, features=(rows.features * by).astype(np.float32))
         (one,) = fit_heads(large, none, [used], schedule, "cpu")
         inside = np.arange(120) % 5 > 0
@@ -333,7 +333,7 @@ def test_features_of_any_size_are_learned_from(factor: float, optimizer: str) ->
     np.testing.assert_allclose(learned(factor), wanted, atol=1e-3 * np.abs(wanted).max())
 
 
-def test_features_that_have_no_scale_are_refused_in_one_line() -> None:
+def test_features_that_have_no_scale_are_refused_in_one_line():
     features = np.array([[3e38, -3e38], [-3e38, 3e38], [3e38, 3e38]], np.float32)
     with pytest.raises(
         DataError, match=r"go up to 3e\+38, which is too large for a head: divide"
@@ -343,7 +343,7 @@ def test_features_that_have_no_scale_are_refused_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("loss", ["softmax", "binary", "squared"])
-def test_views_of_an_example_may_weigh_as_one_together(loss: str) -> None:
+def test_views_of_an_example_may_weigh_as_one_together(loss):
     rows = blobs(120, 0, dimension=6, distance=0.4)
     if loss != "softmax":
         labels = np.stack([rows.labels == 0, rows.labels == 1], axis=1).astype(float)

@@ -9,7 +9,7 @@ from pipeline.heads.linear_loss import LinearLoss
 from pipeline.heads.losses import LOSSES, figures
 
 
-def problem(name: str, weights: np.ndarray | None = None) -> LinearLoss:
+def problem(name, weights=None):
     """Twelve rows of three features, and three outputs, some unknown where that may be."""
     random = np.random.default_rng(0)
     rows = np.ones((12, 4), np.float32)
@@ -28,13 +28,13 @@ def problem(name: str, weights: np.ndarray | None = None) -> LinearLoss:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_slope_and_curvature_are_those_of_the_value(name: str) -> None:
+def test_slope_and_curvature_are_those_of_the_value(name):
     objective = problem(name)
     count = objective.importance.shape[1]  # of problems
     weights = np.random.default_rng(1).standard_normal((count, 12 // count))
     every, step = np.arange(count), 0.02
 
-    def heights(moved: np.ndarray) -> np.ndarray:
+    def heights(moved):
         return objective(moved, every)[0]
 
     _, slopes = objective(weights, every)
@@ -57,7 +57,7 @@ def test_slope_and_curvature_are_those_of_the_value(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_row_that_weighs_2_counts_as_two(name: str) -> None:
+def test_a_row_that_weighs_2_counts_as_two(name):
     weighed = problem(name, np.where(np.arange(12) < 3, 2, 1).astype(np.float32))
     once = problem(name, np.ones(12, np.float32))
     again = np.r_[np.arange(12), np.arange(3)]
@@ -75,7 +75,7 @@ def test_a_row_that_weighs_2_counts_as_two(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_what_is_reported_of_no_known_row_is_nan(name: str) -> None:
+def test_what_is_reported_of_no_known_row_is_nan(name):
     labels = np.zeros(0, int) if name == "softmax" else np.full((2, 3), np.nan)
     found = figures(name, lambda _: np.zeros((2, 3), np.float32), labels, np.ones(3, np.float32))
     assert np.isnan(found).all()

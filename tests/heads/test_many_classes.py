@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.heads import duration, lbfgs, linear_loss, many_classes
 from pipeline.heads import head as heads
 from pipeline.heads.fit import fit_heads, refit
-from pipeline.heads.head import Floats, Head, fit_temperature, probabilities
+from pipeline.heads.head import Head, fit_temperature, probabilities
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.linear_loss import LinearLoss
 from pipeline.heads.many_classes import MANY
@@ -22,7 +22,7 @@ CLASSES, DIMENSION = MANY + 20, 24
 LBFGS = Hyperparameters("lbfgs", 0, 0.003, 0, 0, 0, 0)
 
 
-def rows(each: int, seed: int, centred: bool = True) -> Split:
+def rows(each, seed, centred=True):
     """`each` rows of every class around its centre; two features are all but constant."""
     random = np.random.default_rng(seed)
     centres = np.random.default_rng(99).standard_normal((CLASSES, DIMENSION))
@@ -37,21 +37,19 @@ def rows(each: int, seed: int, centred: bool = True) -> Split:
     return Split(names, names, np.zeros(len(labels), np.int32), labels, found)
 
 
-def test_lbfgs_prints_how_long_it_takes_if_that_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lbfgs_prints_how_long_it_takes_if_that_is_long(monkeypatch):
     given = rows(2, 0).features, CLASSES, 3, "classes", "softmax"
     assert not duration.line(*given)
     monkeypatch.setattr(duration, "LEAST", 0.0)
     assert duration.line(*given).startswith("lbfgs takes about 0 minutes for 240 rows and 120")
 
 
-def minimum(
-    train: Split, importance: Floats, decay: float, start: Head | None
-) -> tuple[Head, bool]:
+def minimum(train, importance, decay, start):
     given = train.features, train.labels, importance, CLASSES, decay, start
     return many_classes.minimum(*given)
 
 
-def objective(head: Head, train: Split, importance: np.ndarray, decay: float) -> float:
+def objective(head, train, importance, decay):
     logits = train.features.astype(np.float64) @ head.weight.T + head.bias
     given = probabilities(logits)[np.arange(len(logits)), train.labels]
     penalty = decay / 2 * np.square(head.weight, dtype=np.float64).sum()
@@ -59,7 +57,7 @@ def objective(head: Head, train: Split, importance: np.ndarray, decay: float) ->
 
 
 @pytest.mark.parametrize("decay", [0.0003, 0.003, 0.1])
-def test_the_loss_is_that_of_scikit_learn_or_lower(decay: float) -> None:
+def test_the_loss_is_that_of_scikit_learn_or_lower(decay):
     train = rows(6, 0)
     importance = np.where(train.labels % 2, 1.0, 3.0).astype(np.float32)
     strength = 1 / (importance.sum() * decay)
@@ -74,14 +72,12 @@ def test_the_loss_is_that_of_scikit_learn_or_lower(decay: float) -> None:
     assert objective(again, train, importance, decay) <= loss * (1 + 1e-6)
 
 
-def test_without_a_penalty_the_head_is_finite() -> None:
+def test_without_a_penalty_the_head_is_finite():
     head, _ = minimum(rows(2, 0), np.ones(2 * CLASSES, np.float32), 0.0, None)
     assert np.isfinite(head.weight).all()
 
 
-def test_it_ends_where_it_may_not_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_ends_where_it_may_not_go_on(monkeypatch, capsys):
     monkeypatch.setattr(lbfgs, "MOST_ITERATIONS", 2)
     none = replace(rows(1, 1), **{n: v[:0] for n, v in vars(rows(1, 1)).items()})
     schedule = Schedule(1, 1, 0, np.ones(CLASSES, np.float32))
@@ -89,7 +85,7 @@ def test_it_ends_where_it_may_not_go_on(
     assert "had not converged after 2 iterations" in capsys.readouterr().out
 
 
-def test_the_head_is_trained_again_from_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_head_is_trained_again_from_where_it_was(monkeypatch):
     passes = []
     call = LinearLoss.__call__
     monkeypatch.setattr(LinearLoss, "__call__", lambda *given: passes.append(1) or call(*given))
@@ -104,7 +100,7 @@ def test_the_head_is_trained_again_from_where_it_was(monkeypatch: pytest.MonkeyP
     assert right[1] > right[0]  # it has seen them now
 
 
-def test_the_number_of_threads_changes_no_bit() -> None:
+def test_the_number_of_threads_changes_no_bit():
     schedule = Schedule(1, 1, 0, np.ones(CLASSES, np.float32))
     found = []
     for threads in (1, 2):
@@ -114,7 +110,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     np.testing.assert_array_equal(found[0].weight, found[1].weight)
 
 
-def test_chunks_change_no_more_than_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_no_more_than_rounding(monkeypatch):
     train, ones = rows(4, 0), np.ones(4 * CLASSES, np.float32)
     whole, _ = minimum(train, ones, 0.003, None)
     monkeypatch.setattr(linear_loss, "AT_ONCE", 50 * CLASSES)
@@ -125,7 +121,7 @@ def test_chunks_change_no_more_than_rounding(monkeypatch: pytest.MonkeyPatch) ->
     assert losses[0] == pytest.approx(losses[1], rel=2e-4)
 
 
-def test_the_temperature_of_many_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_temperature_of_many_is_the_same(monkeypatch):
     random = np.random.default_rng(0)
     labels = random.integers(9, size=80)
     logits = random.standard_normal((80, 9)).astype(np.float32)
@@ -138,7 +134,7 @@ def test_the_temperature_of_many_is_the_same(monkeypatch: pytest.MonkeyPatch) ->
             assert fit_temperature(scores, labels) == pytest.approx(whole, rel=1e-5)
 
 
-def test_answers_by_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_by_chunks_are_the_same(monkeypatch):
     val = rows(2, 1)
     random = np.random.default_rng(0)
     head = Head(

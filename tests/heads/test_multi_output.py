@@ -470,7 +470,7 @@ def test_a_gpu_gives_the_heads_of_the_cpu(loss):
         assert one.kept.val_accuracy == pytest.approx(other.kept.val_accuracy, abs=1e-2)
 
 
-def test_numbers_that_are_all_the_same_but_for_rounding_do_not_vary() -> None:
+def test_numbers_that_are_all_the_same_but_for_rounding_do_not_vary():
     same = np.full((30, 1), -0.1) + np.arange(30)[:, None] * 1e-17
     labels = np.hstack([same, np.arange(30.0)[:, None]])
     found = losses.spreads(labels)
@@ -479,7 +479,7 @@ def test_numbers_that_are_all_the_same_but_for_rounding_do_not_vary() -> None:
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_labels_that_a_plane_parts_are_solved_for_with_hardly_any_penalty() -> None:
+def test_labels_that_a_plane_parts_are_solved_for_with_hardly_any_penalty():
     features = np.random.default_rng(0).normal(size=(40, 30))
     rows = split(features, (features[:, :3] > 0).astype(float))
     none = rows.take(slice(0))

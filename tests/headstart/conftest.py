@@ -2,22 +2,20 @@
 
 import csv
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
 
-from tests.conftest import Project, begin_store
+from tests.conftest import begin_store
 
 SHAPES, TEXTS = Path("data/raw/shapes"), Path("data/raw/texts.csv")
 
 
 @pytest.fixture
-def vectors(project: Project) -> Project:
+def vectors(project):
     """A project of vectors with 60 labelled examples of two classes, and a pool of 200 others."""
     project.set(**{"ingest.kind": "vector", "ingest.source": "parquet"})
     project.set(**{"ingest.path": "data/raw/table.parquet", "extract.backbone": "identity"})
@@ -37,9 +35,7 @@ def vectors(project: Project) -> Project:
 
 
 @pytest.fixture
-def shapes(
-    lite0: Path, draw_picture: Callable[..., Image.Image], tmp_path: Path, monkeypatch
-) -> Path:
+def shapes(lite0, draw_picture, tmp_path, monkeypatch):
     """A project with a folder of 30 discs and squares; the names of squares are odd numbers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, lite0.parent)))
@@ -56,7 +52,7 @@ def shapes(
 
 
 @pytest.fixture
-def texts(project: Project) -> Project:
+def texts(project):
     """A project of texts that has none, and a table of 30."""
     Path("params.yaml").write_text(
         "ingest: {kind: text, source: csv, path: data/raw}\nextract: {backbone: characters}\n"

@@ -5,8 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,16 +16,16 @@ from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
-def model(bundled: Path) -> headstart.Model:
+def model(bundled):
     return headstart.load(bundled / "bundle")
 
 
 @pytest.fixture
-def disc(bundled: Path) -> Path:
+def disc(bundled):
     return bundled / "data/raw/shapes/disc/0.png"
 
 
-def test_predict_says_what_evaluate_said(model: headstart.Model, bundled: Path) -> None:
+def test_predict_says_what_evaluate_said(model, bundled):
     evaluated = pd.read_csv(bundled / "reports/predictions.csv")
     predictions = model.predict([bundled / path for path in evaluated["path"]])
     assert [one.label for one in predictions] == evaluated["predicted"].tolist()
@@ -38,7 +36,7 @@ def test_predict_says_what_evaluate_said(model: headstart.Model, bundled: Path) 
     assert sum(predictions[0].probabilities.values()) == pytest.approx(1)
 
 
-def test_an_example_is_a_path_bytes_or_pixels(model: headstart.Model, disc: Path) -> None:
+def test_an_example_is_a_path_bytes_or_pixels(model, disc):
     pixels = np.asarray(Image.open(disc))
     ways = [str(disc), disc, disc.read_bytes(), pixels]
     predictions = model.predict(ways)
@@ -52,9 +50,7 @@ def test_an_example_is_a_path_bytes_or_pixels(model: headstart.Model, disc: Path
     assert model.predict([]) == []
 
 
-def test_a_refused_example_is_an_answer_that_nobody_overlooks(
-    model: headstart.Model, disc: Path, tmp_path: Path
-) -> None:
+def test_a_refused_example_is_an_answer_that_nobody_overlooks(model, disc, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_text("<html>")
     bad = [broken, tmp_path / "nothing.png", b"", np.zeros((9, 9), np.uint8)]
@@ -79,16 +75,14 @@ def test_a_refused_example_is_an_answer_that_nobody_overlooks(
         _ = refused[0].label
 
 
-def test_what_is_no_example_at_all_is_a_type_error(model: headstart.Model, disc: Path) -> None:
+def test_what_is_no_example_at_all_is_a_type_error(model, disc):
     with pytest.raises(TypeError, match="example 1 is a int; give a path, the bytes of a file"):
         model.predict([disc, 3])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="example 0 is a list"):
         model.neighbours([disc])  # type: ignore[arg-type]
 
 
-def test_embed_gives_the_features_that_the_head_sees(
-    model: headstart.Model, bundled: Path, disc: Path, tmp_path: Path
-) -> None:
+def test_embed_gives_the_features_that_the_head_sees(model, bundled, disc, tmp_path):
     features = model.embed([disc, disc.read_bytes()])
     assert features.shape == (2, model.about["backbone"]["dimension"])
     assert features.dtype == np.float32
@@ -101,9 +95,7 @@ def test_embed_gives_the_features_that_the_head_sees(
         model.embed([disc, tmp_path / "nothing"])
 
 
-def test_explain_is_a_png_and_neighbours_come_nearest_first(
-    model: headstart.Model, disc: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_explain_is_a_png_and_neighbours_come_nearest_first(model, disc, monkeypatch):
     shown = Image.open(io.BytesIO(model.explain(disc)))
     assert (shown.format, shown.size) == ("PNG", (224, 224))
     near = model.neighbours(disc, k=4)
@@ -117,7 +109,7 @@ def test_explain_is_a_png_and_neighbours_come_nearest_first(
         model.explain(disc)
 
 
-def test_several_labels_are_told_with_their_probabilities(by_hand: Callable[[str], Path]) -> None:
+def test_several_labels_are_told_with_their_probabilities(by_hand):
     model = headstart.load(by_hand("multilabel"))
     assert (model.task, model.classes) == ("multilabel", ["brick", "moss", "wood"])
     assert repr(model) == "<headstart.Model: 3 labels on identity>"
@@ -130,7 +122,7 @@ def test_several_labels_are_told_with_their_probabilities(by_hand: Callable[[str
             getattr(both, name)
 
 
-def test_numbers_are_told_by_name(by_hand: Callable[[str], Path], tmp_path: Path) -> None:
+def test_numbers_are_told_by_name(by_hand, tmp_path):
     model = headstart.load(by_hand("regression"))
     assert (model.task, model.classes) == ("regression", ["age", "path"])
     (tmp_path / "bad.json").write_text("{}")
@@ -145,19 +137,19 @@ def test_numbers_are_told_by_name(by_hand: Callable[[str], Path], tmp_path: Path
         _ = bad.numbers
 
 
-def test_of_one_class_labels_are_this_class(model: headstart.Model, disc: Path) -> None:
+def test_of_one_class_labels_are_this_class(model, disc):
     (prediction,) = model.predict(disc)
     assert (model.task, prediction.labels) == ("classification", ("disc",))
     with pytest.raises(headstart.ParamsError, match="classification, which has no numbers"):
         _ = prediction.numbers
 
 
-def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_bundle_is_one_line(tmp_path):
     with pytest.raises(headstart.DataError, match="is not a bundle; run `headstart repro`"):
         headstart.load(tmp_path)
 
 
-def test_what_is_public_is_there_and_no_more() -> None:
+def test_what_is_public_is_there_and_no_more():
     assert set(headstart.__all__) <= set(dir(headstart))
     for name in headstart.__all__:
         assert getattr(headstart, name) is not None
@@ -188,7 +180,7 @@ assert 'numpy' not in sys.modules
 """
 
 
-def base_only(script: str, *arguments: object) -> str:
+def base_only(script, *arguments):
     """What a script prints where only the base set can be imported."""
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED + script, *map(str, arguments)],
@@ -198,9 +190,7 @@ def base_only(script: str, *arguments: object) -> str:
     return done.stdout
 
 
-def test_the_base_set_opens_a_bundle_and_embeds(
-    bundled: Path, disc: Path, lite0: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_base_set_opens_a_bundle_and_embeds(bundled, disc, lite0, monkeypatch):
     monkeypatch.setenv("HEADSTART_STORE", str(lite0.parent.parent))
     script = (
         "model = headstart.load(sys.argv[1])\n"
@@ -212,7 +202,7 @@ def test_the_base_set_opens_a_bundle_and_embeds(
     assert said.split("\n")[-2] == "disc 3 True (1, 1280) (1, 1280)"
 
 
-def test_pillow_is_as_before_in_the_rest_of_the_process(bundled: Path, disc: Path) -> None:
+def test_pillow_is_as_before_in_the_rest_of_the_process(bundled, disc):
     """A picture that a user opens afterwards is none of ours, however large."""
     script = f"""
 import logging, sys, warnings

@@ -21,7 +21,7 @@ from pipeline.store.vectors import FeatureStore
 from tests.conftest import ROOT
 
 
-def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+def run(*arguments, capsys):
     """Exit code, stdout and stderr of the command, in this process."""
     code = 0
     with pytest.MonkeyPatch.context() as patch:
@@ -34,14 +34,12 @@ def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, 
     return code, said.out, said.err
 
 
-def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version(capsys):
     assert run("--version", capsys=capsys) == (0, f"headstart {headstart.__version__}\n", "")
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # by other tests
-def test_a_stage_runs_with_its_own_errors(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_runs_with_its_own_errors(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, error = run("run", "augment", capsys=capsys)
     assert code == headstart.ParamsError.exit_code
@@ -55,11 +53,8 @@ def test_a_stage_runs_with_its_own_errors(
 
 @pytest.mark.parametrize("subcommand", ["flow", "schedule", "repro", "why", "check"])
 def test_a_project_of_other_code_is_refused_before_any_work(
-    subcommand: str,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    subcommand, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     Path(".dvc").mkdir()
     Path("dvc.yaml").write_text("stages: {ingest: {cmd: headstart run ingest}}")
@@ -71,9 +66,7 @@ def test_a_project_of_other_code_is_refused_before_any_work(
     assert "headstart upgrade" in error
 
 
-def test_the_last_line_of_repro_is_the_report(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_line_of_repro_is_the_report(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Repo.init(no_scm=True).close()
     graph = "stages: {report: {cmd: 'mkdir -p reports && date > reports/report.html'}}"
@@ -98,7 +91,7 @@ del os.O_NONBLOCK, os.O_CLOEXEC, os.sysconf, os.pread
 
 
 @pytest.mark.parametrize("asked", [["predict", "bundle", "1.png"], []])
-def test_on_windows_the_command_says_in_a_line_where_it_runs(asked: list[str]) -> None:
+def test_on_windows_the_command_says_in_a_line_where_it_runs(asked):
     done = on_windows(f"sys.argv = {['headstart', *asked]}; import headstart.cli as c; c.main()")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -108,7 +101,7 @@ def test_on_windows_the_command_says_in_a_line_where_it_runs(asked: list[str]) -
     )
 
 
-def test_on_windows_the_library_raises_its_own_error() -> None:
+def test_on_windows_the_library_raises_its_own_error():
     done = on_windows(
         "import headstart\n"
         "for call in (headstart.load, lambda _: headstart.Embedder):\n"
@@ -120,7 +113,7 @@ def test_on_windows_the_library_raises_its_own_error() -> None:
     assert [line[:38] for line in lines] == ["Headstart runs only on Linux and macOS"] * 2
 
 
-def on_windows(code: str) -> "subprocess.CompletedProcess[str]":
+def on_windows(code):
     """As far as Windows can be had here: its name, and what Python does not have there."""
     return subprocess.run(
         [sys.executable, "-c", ON_WINDOWS + code],
@@ -131,9 +124,7 @@ def on_windows(code: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("shell", cli.SHELLS)
-def test_the_completion_of_each_shell_knows_the_subcommands(
-    shell: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_completion_of_each_shell_knows_the_subcommands(shell, capsys):
     code, script, _ = run("completion", shell, capsys=capsys)
     assert code == 0
     for word in ("predict", "serve", "doctor", "completion", "--heat-maps", "site", "federate"):
@@ -142,23 +133,21 @@ def test_the_completion_of_each_shell_knows_the_subcommands(
         subprocess.run([shell, "-n"], input=script, text=True, check=True)
 
 
-def test_bash_completes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bash_completes(capsys):
     _, script, _ = run("completion", "bash", capsys=capsys)
     script += "\nCOMP_WORDS=(headstart pre); COMP_CWORD=1; _shtab_headstart; echo $COMPREPLY"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "predict"
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+def told(capsys):
     """The lines of `headstart doctor`, by what they are about."""
     code, out, err = run("doctor", capsys=capsys)
     assert (code, err) == (0, "")
     return {line[:13].strip(): line[14:] for line in out.splitlines()}
 
 
-def test_the_doctor_tells_what_is_here_and_begins_no_store(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_doctor_tells_what_is_here_and_begins_no_store(tmp_path, capsys, monkeypatch):
     store = tmp_path / "store"
     monkeypatch.setenv("HEADSTART_STORE", str(store))
     monkeypatch.setenv("HEADSTART_STORE_LIMIT", "none")
@@ -186,13 +175,7 @@ def test_the_doctor_tells_what_is_here_and_begins_no_store(
         ("limit", "cannot be read: HEADSTART_STORE_LIMIT is 'much'; should be a size such as"),
     ],
 )
-def test_a_store_that_is_out_of_order_is_a_line(
-    name: str,
-    said: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_store_that_is_out_of_order_is_a_line(name, said, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "store"
     folder.mkdir()
     features_file(folder).write_bytes(b"no database at all")
@@ -205,9 +188,7 @@ def test_a_store_that_is_out_of_order_is_a_line(
     assert features_file(folder).read_bytes() == b"no database at all"
 
 
-def test_a_home_that_cannot_be_written_is_a_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_home_that_cannot_be_written_is_a_line(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("HEADSTART_STORE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -215,9 +196,7 @@ def test_a_home_that_cannot_be_written_is_a_line(
     assert "cannot be written to: set store.folder" in told(capsys)["store"]
 
 
-def test_what_is_missing_comes_with_what_installs_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_missing_comes_with_what_installs_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path))
     for name in ("torch", "openvino"):
         monkeypatch.setitem(packages.SETS, name, (f"no_{name}",))
@@ -236,9 +215,7 @@ def test_what_is_missing_comes_with_what_installs_it(
     assert err.startswith("doctor: error: headstart predict needs the base set's packages (no_onn")
 
 
-def test_the_doctor_names_bfloat16_until_it_is_chosen(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_doctor_names_bfloat16_until_it_is_chosen(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path))
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setitem(packages.SETS, "openvino", ("no_openvino",))
@@ -250,19 +227,15 @@ def test_the_doctor_names_bfloat16_until_it_is_chosen(
     assert "bfloat16" not in told(capsys)
 
 
-def test_why_without_the_pipelines_packages_is_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_why_without_the_pipelines_packages_is_one_line(capsys, monkeypatch):
     monkeypatch.setitem(packages.SETS, "pipeline", ("no_dvc",))
     code, _, err = run("why", capsys=capsys)
     assert code == headstart.MissingSetError.exit_code
     assert err.startswith("why: error: why needs the pipeline's packages, which are not installed")
 
 
-def test_ctrl_c_while_modules_are_imported_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def import_module(*_: object) -> None:
+def test_ctrl_c_while_modules_are_imported_is_one_line(monkeypatch, capsys):
+    def import_module(*_):
         raise KeyboardInterrupt
 
     ended: list[int] = []

@@ -2,7 +2,6 @@
 
 import pickle
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,19 +21,17 @@ from pipeline.core.paths import FEATURES, MANIFEST
 from pipeline.examples import files
 from pipeline.serving import embedding
 from pipeline.tables import features
-from tests.conftest import SMALL, Project
+from tests.conftest import SMALL
 
 BACKBONE, WEIGHTS = SMALL["extract.backbone"], SMALL["extract.weights"]
 
 
-def small() -> headstart.Embedder:
+def small():
     return headstart.Embedder(BACKBONE, weights=WEIGHTS)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def paths(
-    project: Project, small_backbone: Path, draw_picture: Callable[..., Image.Image]
-) -> list[str]:
+def paths(project, small_backbone, draw_picture):
     """Twelve pictures and a manifest of them, in a project with a store of its own."""
     project.set(**SMALL, **{"augment.views": 1})
     found = [f"data/raw/{number}.png" for number in range(12)]
@@ -50,12 +47,12 @@ def paths(
 
 
 @pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def computed(monkeypatch):
     """How many examples each call of the embedder computed."""
     counts: list[int] = []
     embed = embedding.embed
 
-    def counted(*arguments: object) -> embedding.Embedded:
+    def counted(*arguments):
         done = embed(*arguments)  # type: ignore[arg-type]
         counts.append(done.computed)
         return done
@@ -64,7 +61,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def extracted(paths: list[str]) -> np.ndarray:
+def extracted(paths):
     """View 0 of each path, as `extract` wrote it."""
     manifest = pd.read_parquet(MANIFEST)
     split = features.read_splits(FEATURES, manifest, ["disc", "square"], ["train"])["train"]
@@ -73,15 +70,13 @@ def extracted(paths: list[str]) -> np.ndarray:
     return np.stack([known[path] for path in paths])
 
 
-def test_what_extract_computed_is_not_computed_again(paths: list[str], computed: list[int]) -> None:
+def test_what_extract_computed_is_not_computed_again(paths, computed):
     extract.extract()
     np.testing.assert_array_equal(small().transform(paths), extracted(paths))
     assert computed == [0]
 
 
-def test_what_the_embedder_computed_extract_finds(
-    paths: list[str], computed: list[int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_embedder_computed_extract_finds(paths, computed, capsys):
     got = small().transform([Path(path).read_bytes() for path in paths])
     assert computed == [12]
     extract.extract()
@@ -89,7 +84,7 @@ def test_what_the_embedder_computed_extract_finds(
     np.testing.assert_array_equal(got, extracted(paths))
 
 
-def test_it_is_a_step_of_a_pipeline(paths: list[str], computed: list[int]) -> None:
+def test_it_is_a_step_of_a_pipeline(paths, computed):
     labels = ["disc", "square"] * 6
     learner = make_pipeline(small(), LogisticRegression())
     assert cross_val_score(learner, paths, labels, cv=3).shape == (3,)
@@ -103,9 +98,7 @@ def test_it_is_a_step_of_a_pipeline(paths: list[str], computed: list[int]) -> No
     assert sum(computed) == 12
 
 
-def test_arrays_have_a_feature_of_their_own_that_is_kept(
-    paths: list[str], computed: list[int]
-) -> None:
+def test_arrays_have_a_feature_of_their_own_that_is_kept(paths, computed):
     pixels = [np.asarray(Image.open(path)) for path in paths[:3]]
     first = small().transform(pixels)
     np.testing.assert_array_equal(first, small().transform(paths[:3]))  # a PNG loses nothing
@@ -116,7 +109,7 @@ def test_arrays_have_a_feature_of_their_own_that_is_kept(
     assert small().transform([]).shape == (0, 96)
 
 
-def test_a_bad_picture_among_good_ones_is_named(paths: list[str]) -> None:
+def test_a_bad_picture_among_good_ones_is_named(paths):
     Path("bad.png").write_bytes(Path(paths[0]).read_bytes()[:-40])
     with pytest.raises(headstart.RefusedError, match=r"^bad\.png: damaged or cut short"):
         small().transform([*paths, "bad.png"])
@@ -124,7 +117,7 @@ def test_a_bad_picture_among_good_ones_is_named(paths: list[str]) -> None:
         small().transform([*paths, "nothing.png"])
 
 
-def test_an_impossible_parameter_is_one_line(paths: list[str]) -> None:
+def test_an_impossible_parameter_is_one_line(paths):
     with pytest.raises(headstart.ParamsError, match=r"^Embedder: backbone is 'resnet'; should be"):
         headstart.Embedder("resnet").fit(paths)
     kind = 'Embedder: backbone mfcc takes spectrum, .*; use another backbone, or kind="audio"$'
@@ -134,9 +127,7 @@ def test_an_impossible_parameter_is_one_line(paths: list[str]) -> None:
         headstart.Embedder(batch_size=0).fit(paths)
 
 
-def test_threads_that_begin_on_an_empty_store_share_one_export(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_picture: Callable[..., Image.Image]
-) -> None:
+def test_threads_that_begin_on_an_empty_store_share_one_export(tmp_path, monkeypatch, draw_picture):
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
     made = []
     save = exports._save
@@ -144,7 +135,7 @@ def test_threads_that_begin_on_an_empty_store_share_one_export(
     pictures = [np.asarray(draw_picture(number)) for number in range(4)]
     began = threading.Barrier(4)
 
-    def transform(number: int) -> np.ndarray:
+    def transform(number):
         began.wait()
         return headstart.Embedder("efficientnet_lite0").transform([pictures[number]])
 

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from dvc.repo import Repo
-from PIL import Image
 
 from flows.dvc.project import check_project
 from headstart import init as making
@@ -30,14 +28,14 @@ track = making._track
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(making, "_track", lambda root, path: None)  # DVC takes a second
     return tmp_path
 
 
 @pytest.fixture
-def photos(here: Path, draw_picture: Callable[..., Image.Image]) -> Path:
+def photos(here, draw_picture):
     folder = here / "meine Fotos ü"
     for name in ("disc", "square"):
         (folder / name).mkdir(parents=True)
@@ -45,7 +43,7 @@ def photos(here: Path, draw_picture: Callable[..., Image.Image]) -> Path:
     return folder
 
 
-def refused(*arguments: object, **options: object) -> str:
+def refused(*arguments, **options):
     """The one line of an error, after which the files are those that were there before."""
     before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
     with pytest.raises(HeadstartError) as error:
@@ -55,17 +53,15 @@ def refused(*arguments: object, **options: object) -> str:
     return str(error.value)
 
 
-def git(*command: str) -> str:
+def git(*command):
     return subprocess.run(("git", *command), check=True, capture_output=True, text=True).stdout
 
 
-def ingests(folder: Path) -> dict[str, str]:
+def ingests(folder):
     return yaml.safe_load((folder / "params.yaml").read_text())["ingest"]
 
 
-def test_a_project_has_every_file_that_dvc_asks_for_and_no_code(
-    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_project_has_every_file_that_dvc_asks_for_and_no_code(photos, capsys, monkeypatch):
     project = Path("Projekt ä")
     monkeypatch.setattr(making, "_track", track)
     init(project, data=photos)
@@ -102,7 +98,7 @@ def test_a_project_has_every_file_that_dvc_asks_for_and_no_code(
 
 
 @pytest.mark.parametrize("kind", making.KINDS)
-def test_the_parameters_of_a_kind_are_complete_and_have_comments(kind: str) -> None:
+def test_the_parameters_of_a_kind_are_complete_and_have_comments(kind):
     text = parameters.of_kind(kind, "csv", "data/raw/a b")
     Path("params.yaml").write_text(text)
     settings = params.load(kinds.schema)
@@ -120,7 +116,7 @@ def test_the_parameters_of_a_kind_are_complete_and_have_comments(kind: str) -> N
     assert text.count("#") > 70
 
 
-def test_a_project_takes_the_parameters_of_each_example() -> None:
+def test_a_project_takes_the_parameters_of_each_example():
     init(Path("project"))
     files = sorted((ROOT / "examples").glob("*/*.yaml"))
     assert len(files) == 8
@@ -132,7 +128,7 @@ def test_a_project_takes_the_parameters_of_each_example() -> None:
 @pytest.mark.parametrize(
     ("kind", "name"), [("text", "a.csv"), ("text", "a.parquet"), ("vector", "a.parquet")]
 )
-def test_a_table_of_examples_is_copied(kind: str, name: str) -> None:
+def test_a_table_of_examples_is_copied(kind, name):
     if name == "a.csv":
         Path(name).write_text("\ufefflabel, text\n")
     else:
@@ -143,7 +139,7 @@ def test_a_table_of_examples_is_copied(kind: str, name: str) -> None:
     assert ingests(Path("project"))["path"] == f"data/raw/{name}"
 
 
-def test_the_header_of_a_table_is_read(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_header_of_a_table_is_read(photos, capsys):
     table, project = Path("a.csv"), Path("project")
     table.write_text("title,label\n")
     named = f"{table.resolve()} has no column"
@@ -166,7 +162,7 @@ def test_the_header_of_a_table_is_read(photos: Path, capsys: pytest.CaptureFixtu
     )
 
 
-def test_how_a_table_is_written_is_guessed(tmp_path: Path) -> None:
+def test_how_a_table_is_written_is_guessed(tmp_path):
     table = tmp_path / "titles.csv"
     table.write_bytes("text;label\nGem\u00fcse im Angebot;food\n".encode("latin-1"))
     made = contents("text", examined(table, "text", tmp_path / "project"), "project")
@@ -174,16 +170,14 @@ def test_how_a_table_is_written_is_guessed(tmp_path: Path) -> None:
     assert (ingest["encoding"], ingest["separator"], ingest["label"]) == ("latin-1", ";", "label")
 
 
-def test_a_folder_with_a_table_is_read_by_it(photos: Path) -> None:
+def test_a_folder_with_a_table_is_read_by_it(photos):
     with (photos / "labels.csv").open("w") as stream:
         csv.writer(stream).writerows([["path", "label"], ["disc/1.png", "disc"]])
     init(Path("project"), data=photos)
     assert ingests(Path("project"))["source"] == "csv"
 
 
-def test_into_a_repository_only_what_it_lacks_is_written(
-    here: Path, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_into_a_repository_only_what_it_lacks_is_written(here, photos, capsys):
     git("init", "-q")
     git("add", photos.name)
     (here / ".gitignore").write_text("/notes\n__pycache__/")
@@ -203,7 +197,7 @@ def test_into_a_repository_only_what_it_lacks_is_written(
     assert refused(None, here=True).endswith("`headstart upgrade` brings it up to date")
 
 
-def test_parents_that_are_missing_are_made(here: Path, photos: Path) -> None:
+def test_parents_that_are_missing_are_made(here, photos):
     Path("empty").mkdir()
     assert "has no files" in refused(Path("a/b/project"), data=Path("empty"))
     init(Path("a/b/project"), data=photos)
@@ -218,7 +212,7 @@ def test_parents_that_are_missing_are_made(here: Path, photos: Path) -> None:
     assert (here / "a/b").stat().st_mode == photos.stat().st_mode
 
 
-def test_below_a_repository_no_other_one_is_made(here: Path) -> None:
+def test_below_a_repository_no_other_one_is_made(here):
     git("init", "-q")
     init(Path("project"))
     (here / "there").mkdir()
@@ -230,9 +224,7 @@ def test_below_a_repository_no_other_one_is_made(here: Path) -> None:
             assert repo.scm.root_dir == str(here)
 
 
-def test_what_git_ignores_is_not_in_its_repository(
-    here: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_git_ignores_is_not_in_its_repository(here, photos, monkeypatch):
     git("init", "-q")
     (here / ".gitignore").write_text("/tried/\ndata/\n")
     init(Path("tried"), data=photos)
@@ -249,7 +241,7 @@ def test_what_git_ignores_is_not_in_its_repository(
     assert refused(None, data=photos, here=True) == reason
 
 
-def test_what_is_in_the_way_is_named_and_nothing_is_written(photos: Path) -> None:
+def test_what_is_in_the_way_is_named_and_nothing_is_written(photos):
     where = photos.parent
     assert refused(where) == (
         f"{where} is not an empty folder: name a new one, or give --here to add the project's"
@@ -269,7 +261,7 @@ def test_what_is_in_the_way_is_named_and_nothing_is_written(photos: Path) -> Non
     assert "give --here for the current one" in refused(None)
 
 
-def test_data_that_cannot_be_used_is_refused(photos: Path) -> None:
+def test_data_that_cannot_be_used_is_refused(photos):
     where = photos.parent
     project = Path("project")
     assert refused(project, data=Path("none")) == "--data none does not exist"
@@ -289,7 +281,7 @@ def test_data_that_cannot_be_used_is_refused(photos: Path) -> None:
     assert refused(project, data=photos).endswith("/pipe` is a named pipe")
 
 
-def test_a_folder_without_permission_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_permission_is_named(monkeypatch):
     where = Path(tempfile.mkdtemp())
     root = os.geteuid() == 0
     monkeypatch.chdir(where)
@@ -310,9 +302,7 @@ def test_a_folder_without_permission_is_named(monkeypatch: pytest.MonkeyPatch) -
         shutil.rmtree(where)
 
 
-def test_what_is_not_installed_is_named_before_anything_is_written(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_is_not_installed_is_named_before_anything_is_written(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(packages, "_found", lambda module: module != "tokenizers")
         patch.setattr(making.install, "_lacks", lambda name: name == "tokenizers")
@@ -322,10 +312,8 @@ def test_what_is_not_installed_is_named_before_anything_is_written(
         init(Path("project"))
 
 
-def test_after_an_error_on_the_way_nothing_is_there(
-    here: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*arguments: object, **options: object) -> None:
+def test_after_an_error_on_the_way_nothing_is_there(here, photos, monkeypatch):
+    def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     git("init", "-q")
@@ -358,9 +346,7 @@ def test_after_an_error_on_the_way_nothing_is_there(
         ("", "/nowhere", "UTC"),
     ],
 )
-def test_the_time_zone_is_this_machines(
-    variable: str, link: str, zone: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_zone_is_this_machines(variable, link, zone, monkeypatch):
     monkeypatch.setenv("TZ", variable)
     monkeypatch.setattr(making.os.path, "realpath", lambda path: link)
     monkeypatch.setattr(Path, "exists", lambda self: False)

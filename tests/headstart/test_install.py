@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 HASH = "0" * 64
 
 
-def wheel(folder: Path, name: str) -> str:
+def wheel(folder, name):
     """Write a package that needs PyTorch; return its line of a lock."""
     file = folder / f"{name}-1.0-py3-none-any.whl"
     about = f"{name}-1.0.dist-info"
@@ -35,7 +35,7 @@ def wheel(folder: Path, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def pip(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+def pip(tmp_path_factory):
     """A folder with the pip that Python brings."""
     folder = tmp_path_factory.mktemp("pip")
     for bundled in Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"):
@@ -45,12 +45,7 @@ def pip(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 
 
 @pytest.fixture(params=["pip", "uv"])
-def lock(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    pip: Path | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
+def lock(request, tmp_path, pip, monkeypatch):
     """The lock of the set `text`, with a package of the folder; the current folder has `env`."""
     if not (pip if request.param == "pip" else shutil.which("uv")):
         pytest.skip(f"no {request.param} is here")
@@ -70,20 +65,18 @@ def lock(
     return file
 
 
-def installed() -> set[str]:
+def installed():
     return {file.stem for file in Path("env/lib").glob("python*/site-packages/*.py")}
 
 
-def refused(*asked: str) -> str:
+def refused(*asked):
     with pytest.raises(MissingSetError) as error:
         install.install(asked, yes=True)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-def test_what_is_missing_is_installed_and_nothing_else(
-    lock: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_missing_is_installed_and_nothing_else(lock, capsys):
     there = f"numpy==0.1 \\\n    --hash=sha256:{HASH}\n"
     for_others = f"not_here==1.0 ; sys_platform == 'win32' \\\n    --hash=sha256:{HASH}\n"
     lock.write_text(lock.read_text() + there + for_others)
@@ -92,7 +85,7 @@ def test_what_is_missing_is_installed_and_nothing_else(
     assert capsys.readouterr().out == "install: 1 package of text, up to 142 MB, into env\n"
 
 
-def test_a_failure_is_one_line(lock: Path) -> None:
+def test_a_failure_is_one_line(lock):
     line = lock.read_text()
     lock.write_text(f"toyoftests==1.0 --hash=sha256:{HASH}\n")
     assert refused("text") == (
@@ -104,11 +97,11 @@ def test_a_failure_is_one_line(lock: Path) -> None:
 
 
 @pytest.fixture
-def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def nothing_runs(tmp_path, monkeypatch):
     """The commands that would run; all weights are missing."""
     ran: list[list[str]] = []
 
-    def run(command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
+    def run(command, **_):
         ran.append(command)
         return subprocess.CompletedProcess(command, 0, "", "")
 
@@ -117,9 +110,7 @@ def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[s
     return ran
 
 
-def test_the_size_is_asked_about_first(
-    nothing_runs: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_size_is_asked_about_first(nothing_runs, monkeypatch):
     asked: list[str] = []
     answers = iter(["n", "", "Y"])
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
@@ -138,9 +129,7 @@ def test_the_size_is_asked_about_first(
         install.install(["weights"])
 
 
-def test_an_environment_that_cannot_be_changed(
-    nothing_runs: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_environment_that_cannot_be_changed(nothing_runs, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert "cannot be written: make a virtual environment" in refused("weights")
     monkeypatch.undo()
@@ -157,12 +146,10 @@ def test_an_environment_that_cannot_be_changed(
     assert install._reason("ERROR: the moon\nis full\n") == "ERROR: the moon is full"
 
 
-def test_choose_installs_the_weights_that_it_lacks(
-    nothing_runs: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_choose_installs_the_weights_that_it_lacks(nothing_runs, monkeypatch):
     lacks = [MissingSetError("weights", "weights"), None, MissingSetError("PyTorch", "torch")]
 
-    def comparing(networks: list[str] | None, budget: float | None) -> None:
+    def comparing(networks, budget):
         if error := lacks.pop(0):
             raise error
 
@@ -173,7 +160,7 @@ def test_choose_installs_the_weights_that_it_lacks(
         cli.choose(None, None, yes=True)
 
 
-def test_sets_are_those_of_the_extras() -> None:
+def test_sets_are_those_of_the_extras():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     assert {*extras} - {"dev"} == {*packages.SETS, *packages.TOGETHER} - {"base"}
@@ -191,7 +178,7 @@ def test_sets_are_those_of_the_extras() -> None:
 
 
 @pytest.mark.parametrize("name", ["text", "audio", "weights", "instruments"])
-def test_a_set_is_as_large_as_the_question_says(name: str) -> None:
+def test_a_set_is_as_large_as_the_question_says(name):
     added = install._entries(name).keys() - install._entries("pipeline").keys()
     places = [place for one in added for place in files(one) or () if place.suffix != ".pyc"]
     size = sum(Path(str(place.locate())).stat().st_size for place in places)

@@ -1,33 +1,30 @@
 """`headstart label`: what is asked, what is written at once, and the page in a browser."""
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser
 from starlette.testclient import TestClient
 
-from headstart.label import Desk, application, begun
+from headstart.label import application, begun
 from headstart.learner import Learner
 from headstart.proposing import EACH
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import MANIFEST
 from pipeline.ingest import ingest
 from pipeline.tables.manifest import read_manifest
-from tests.conftest import Project
 from tests.helpers.served import served
 
 KEY = "a-secret-part"
 SHAPES, TEXTS = Path("data/raw/shapes"), Path("data/raw/texts.csv")
 
 
-def truth(state: dict) -> str:
+def truth(state):
     return ("disc", "square")[int(Path(state["example"]["name"]).stem) % 2]
 
 
-def answered(desk: Desk, count: int, right: Callable[[dict], str] = truth) -> dict:
+def answered(desk, count, right=truth):
     """Answer with the truth, and return the last state."""
     state = desk.answer(None)
     for _ in range(count):
@@ -36,14 +33,12 @@ def answered(desk: Desk, count: int, right: Callable[[dict], str] = truth) -> di
     return state
 
 
-def rows_in(file: Path) -> list[dict[str, str]]:
+def rows_in(file):
     with file.open(newline="") as lines:
         return list(csv.DictReader(lines))
 
 
-def test_a_folder_is_labelled_in_two_sittings_and_ingest_reads_the_table(
-    shapes: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_is_labelled_in_two_sittings_and_ingest_reads_the_table(shapes, capsys):
     table, settings = shapes / "labels.csv", Path("params.yaml").read_text()
     Path("params.yaml").unlink()  # there is no project so far
     answered(begun(shapes, "disc,square", None), 12)
@@ -78,11 +73,11 @@ def test_a_folder_is_labelled_in_two_sittings_and_ingest_reads_the_table(
         )
 
 
-def test_undo_skip_none_and_a_new_class(shapes: Path) -> None:
+def test_undo_skip_none_and_a_new_class(shapes):
     desk = begun(shapes, "disc", None)
     asked = [proposal.place for proposal in desk.queue]
 
-    def say(action: str, name: str = "") -> dict:
+    def say(action, name=""):
         digest = desk.answer(None)["example"]["digest"]
         return desk.answer({"action": action, "digest": digest, "label": name})
 
@@ -121,8 +116,8 @@ def test_undo_skip_none_and_a_new_class(shapes: Path) -> None:
     assert rows_in(shapes / "labels.csv")[-1]["path"] == "by hand"
 
 
-def test_a_table_of_texts_is_labelled_in_a_project(texts: Project) -> None:
-    def right(state: dict) -> str:
+def test_a_table_of_texts_is_labelled_in_a_project(texts):
+    def right(state):
         return "sun" if "sun" in state["example"]["html"] else "rain"
 
     answered(begun(TEXTS, "sun,rain", None), 20, right)
@@ -147,7 +142,7 @@ def test_a_table_of_texts_is_labelled_in_a_project(texts: Project) -> None:
     assert desk.outcome().endswith(words)
 
 
-def test_the_accuracy_rests_on_random_examples_alone() -> None:
+def test_the_accuracy_rests_on_random_examples_alone():
     random = np.random.default_rng(0)
     classes = np.arange(400) % 2
     features = random.standard_normal((400, 8)).astype(np.float32)
@@ -191,9 +186,7 @@ def test_the_accuracy_rests_on_random_examples_alone() -> None:
         ("binary", "", None, "labels.csv is not in UTF-8"),
     ],
 )
-def test_what_cannot_be_labelled_is_a_line(
-    tmp_path: Path, monkeypatch, pool: str, classes: str, kind: str | None, line: str
-) -> None:
+def test_what_cannot_be_labelled_is_a_line(tmp_path, monkeypatch, pool, classes, kind, line):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
     tables = {
@@ -216,7 +209,7 @@ def test_what_cannot_be_labelled_is_a_line(
         assert Path(name, "labels.csv").read_bytes() == data
 
 
-def test_in_a_project_of_numbers_or_vectors_it_says_why_not(project: Project) -> None:
+def test_in_a_project_of_numbers_or_vectors_it_says_why_not(project):
     TEXTS.write_text("text\none\n")
     with pytest.raises(ParamsError, match="--kind is text, but"):
         begun(TEXTS, "", "text")
@@ -228,7 +221,7 @@ def test_in_a_project_of_numbers_or_vectors_it_says_why_not(project: Project) ->
 # The server, and a browser
 
 
-def test_only_who_knows_the_address_labels(shapes: Path) -> None:
+def test_only_who_knows_the_address_labels(shapes):
     desk = begun(shapes, "disc,square", None)
     client = TestClient(application(desk, KEY), base_url="http://127.0.0.1")
     row = {"action": "label", "digest": desk.answer(None)["example"]["digest"], "label": "disc"}
@@ -247,7 +240,7 @@ def test_only_who_knows_the_address_labels(shapes: Path) -> None:
     assert "frame-ancestors 'none'" in policy
 
 
-def test_keys_label_undo_and_add_a_class_in_a_browser(shapes: Path, browser: Browser) -> None:
+def test_keys_label_undo_and_add_a_class_in_a_browser(shapes, browser):
     desk = begun(shapes, "disc,square", None)
     page = browser.new_page()
     wrong: list[str] = []

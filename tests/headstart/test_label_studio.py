@@ -15,14 +15,13 @@ from PIL import Image
 
 from headstart import label, label_studio, next
 from headstart.label_studio import CONFIG, TASKS_FILE
-from headstart.pool import Pool, opened
+from headstart.pool import opened
 from headstart.proposing import EACH, MARGIN, RANDOM, Guess, Proposal
 from pipeline import kinds
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import MANIFEST
 from pipeline.ingest import ingest
 from pipeline.tables.manifest import read_manifest
-from tests.conftest import Project
 
 EXPORT, FOLDER = Path("export.json"), Path("ls")
 LABEL_STUDIO = "HEADSTART_LABEL_STUDIO_PYTHON"  # a Python that has label-studio-sdk
@@ -45,12 +44,12 @@ print(json.dumps(face.generate_sample_annotation()))
 """
 
 
-def tasks() -> list[dict[str, Any]]:
+def tasks():
     found: list[dict[str, Any]] = json.loads((FOLDER / TASKS_FILE).read_text())
     return found
 
 
-def exported(asked: list[dict[str, Any]], *labels: list[str]) -> None:
+def exported(asked, *labels):
     """Write an export: for each task the labels of its annotators; none if it was skipped."""
     written = []
     for number, (task, given) in enumerate(zip(asked, labels, strict=True), 1):
@@ -62,14 +61,12 @@ def exported(asked: list[dict[str, Any]], *labels: list[str]) -> None:
     EXPORT.write_text(json.dumps(written))
 
 
-def rows_in(file: Path) -> list[dict[str, str]]:
+def rows_in(file):
     with file.open(newline="") as lines:
         return list(csv.DictReader(lines))
 
 
-def test_pictures_go_to_label_studio_and_come_back_as_a_table(
-    shapes: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pictures_go_to_label_studio_and_come_back_as_a_table(shapes, capsys):
     with pytest.raises(ParamsError, match="name the classes with --classes"):
         next.run(shapes, 10, label_studio=FOLDER)
     with pytest.raises(ParamsError, match=r"params\.yaml, which is a file; give a folder"):
@@ -137,7 +134,7 @@ def test_pictures_go_to_label_studio_and_come_back_as_a_table(
         ),
     ],
 )
-def test_what_is_no_export_is_a_line(shapes: Path, text: str | None, line: str) -> None:
+def test_what_is_no_export_is_a_line(shapes, text, line):
     if text:
         EXPORT.write_text(text)
     with pytest.raises(DataError, match=line):
@@ -145,7 +142,7 @@ def test_what_is_no_export_is_a_line(shapes: Path, text: str | None, line: str) 
     assert not (shapes / "labels.csv").exists()
 
 
-def test_it_shows_no_vectors_and_labels_no_numbers(vectors: Project) -> None:
+def test_it_shows_no_vectors_and_labels_no_numbers(vectors):
     with pytest.raises(ParamsError, match="Label Studio shows kind image, text, audio, but"):
         next.run(Path("data/pool.parquet"), label_studio=FOLDER)
     vectors.set(**{"ingest.kind": "image", "ingest.task": "multilabel"})
@@ -153,7 +150,7 @@ def test_it_shows_no_vectors_and_labels_no_numbers(vectors: Project) -> None:
         next.run(Path("data/pool.parquet"), label_studio=FOLDER)
 
 
-def pool_of(kind: str, folder: Path) -> Pool:
+def pool_of(kind, folder):
     """A pool of six pictures, texts or sounds with awkward names."""
     place = folder / f"pool of {kind}"
     place.mkdir()
@@ -172,7 +169,7 @@ def pool_of(kind: str, folder: Path) -> Pool:
     return opened(place, kinds.named(kind), "next")
 
 
-def written(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def written(kind, folder, monkeypatch):
     """Write the tasks of a pool, with predictions of classes with awkward names."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HEADSTART_STORE", str(folder / "store"))
@@ -184,9 +181,7 @@ def written(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["image", "text", "audio"])
-def test_tasks_have_predictions_unless_they_are_random(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tasks_have_predictions_unless_they_are_random(kind, tmp_path, monkeypatch, capsys):
     place = written(kind, tmp_path, monkeypatch)
     tag, choices = ElementTree.parse(FOLDER / CONFIG).getroot()  # noqa: S314
     assert (tag.tag, tag.get("value")) == (kind.capitalize(), f"${kind}")
@@ -213,9 +208,7 @@ def test_tasks_have_predictions_unless_they_are_random(
 @pytest.mark.slow
 @pytest.mark.skipif(LABEL_STUDIO not in os.environ, reason="label-studio-sdk is not installed")
 @pytest.mark.parametrize("kind", ["image", "text", "audio"])
-def test_the_tools_of_label_studio_accept_them(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tools_of_label_studio_accept_them(kind, tmp_path, monkeypatch):
     written(kind, tmp_path, monkeypatch)
     asked = [os.environ[LABEL_STUDIO], "-c", VALID]
     environment = os.environ | {"LOCAL_FILES_DOCUMENT_ROOT": str(tmp_path)}

@@ -15,21 +15,18 @@ from pipeline.core.errors import DataError, RunError
 from pipeline.core.paths import CHECKS, CHECKS_MAP, LANDMARKS, MAP
 from pipeline.quality import landmarks
 from pipeline.quality.landmarks import GRID
-from tests.conftest import Project
 
 TABLE = "data/raw/table.parquet"
 
 
-def checked(*stages: str) -> pd.DataFrame:
+def checked(*stages):
     """Run stages and then checks; the table of the map."""
     for stage in (*stages, "checks"):
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
     return pd.read_parquet(CHECKS_MAP).set_index("digest")
 
 
-def test_old_points_stay_and_new_ones_are_among_their_neighbours(
-    vectors: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_points_stay_and_new_ones_are_among_their_neighbours(vectors, capsys, monkeypatch):
     every = pd.read_parquet(TABLE)
     every[:40].to_parquet(TABLE)
     axes = checked("ingest", "augment", "extract")
@@ -75,9 +72,7 @@ def test_old_points_stay_and_new_ones_are_among_their_neighbours(
     assert (fewer[["x", "y"]] == more.loc[fewer.index, ["x", "y"]]).all(axis=None)
 
 
-def test_a_file_that_does_not_fit_is_a_warning_and_the_map_shows_the_axes(
-    vectors: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_does_not_fit_is_a_warning_and_the_map_shows_the_axes(vectors, capsys):
     axes = checked("ingest", "augment", "extract")
     MAP.mkdir()
     layout.run()

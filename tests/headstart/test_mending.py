@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from playwright.sync_api import Browser, Locator, Page
 
 from headstart.review import Desk, application
 from pipeline.core.paths import MANIFEST
@@ -24,7 +23,7 @@ BACKBONES = {"text": "characters", "audio": "mfcc"}
 WRONG = (7, 18, 29)  # examples with the label of the other class
 
 
-def texts(folder: Path) -> str:
+def texts(folder):
     """Write 60 texts about two subjects, three of them mislabelled; where they are."""
     words = ("sun warm blue bright", "rain wet grey storm")
     with (folder / "texts.csv").open("w", newline="") as file:
@@ -37,7 +36,7 @@ def texts(folder: Path) -> str:
     return "data/raw/texts.csv"
 
 
-def sounds(folder: Path) -> str:
+def sounds(folder):
     """Write 60 tones of two pitches, three of them mislabelled; where they are."""
     for n in range(60):
         random = np.random.default_rng(n)
@@ -53,9 +52,7 @@ def sounds(folder: Path) -> str:
 
 
 @pytest.fixture(params=["text", "audio"])
-def labelled(
-    request: pytest.FixtureRequest, tmp_path: Path, dvc_template: Path, monkeypatch
-) -> Repository:
+def labelled(request, tmp_path, dvc_template, monkeypatch):
     """A repository after its first run."""
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
     made = Repository(tmp_path / "repository", dvc_template)
@@ -73,7 +70,7 @@ def labelled(
     return made
 
 
-def opened(page: Page, name: str) -> Locator:
+def opened(page, name):
     """The card of the example that the map finds by its name."""
     page.locator(".map [name=search]").fill(name)
     page.locator(".map canvas").press("ArrowRight")
@@ -83,9 +80,7 @@ def opened(page: Page, name: str) -> Locator:
 
 
 @pytest.mark.slow
-def test_three_labels_and_a_mark_run_what_they_change(
-    labelled: Repository, browser: Browser
-) -> None:
+def test_three_labels_and_a_mark_run_what_they_change(labelled, browser):
     manifest = read_manifest(MANIFEST)
     labels = sorted(manifest["label"].unique())
     numbers = manifest["path"].str.extract(r"(\d+)(?:\.wav)?$")[0].astype(int)

@@ -2,7 +2,6 @@
 
 import csv
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,12 @@ from headstart.proposing import EACH, MARGIN, RANDOM, TYPICAL, proposals
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import MANIFEST
 from pipeline.tables.unit import unit
-from tests.conftest import SMALL, Project
+from tests.conftest import SMALL
 
 POOL = Path("data/pool.parquet")
 
 
-def pool_of(examples: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
+def pool_of(examples, seed=0):
     """Four clouds, the first of which has half of the examples."""
     random = np.random.default_rng(seed)
     cloud = np.maximum(np.arange(examples) % 6 - 2, 0)
@@ -30,9 +29,7 @@ def pool_of(examples: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
 
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize(("examples", "count"), [(300, 20), (300, 3), (8, 20), (1, 1), (2, 5)])
-def test_each_fifth_is_drawn_and_none_is_proposed_twice(
-    hard: bool, examples: int, count: int
-) -> None:
+def test_each_fifth_is_drawn_and_none_is_proposed_twice(hard, examples, count):
     digests, features = pool_of(examples)
     margins = np.linspace(1, 0, examples) if hard else None
     found = proposals(digests, features, 0, margins, count)
@@ -47,7 +44,7 @@ def test_each_fifth_is_drawn_and_none_is_proposed_twice(
     assert found == proposals(digests, features, 0, margins, count)
 
 
-def test_without_a_head_each_cloud_has_a_proposal() -> None:
+def test_without_a_head_each_cloud_has_a_proposal():
     digests, features = pool_of(600)
     found = proposals(digests, features, 0, None, 5)
     chosen = [one.place for one in found if one.why == TYPICAL]
@@ -58,7 +55,7 @@ def test_without_a_head_each_cloud_has_a_proposal() -> None:
         assert np.linalg.norm(features[place] - centre) < 0.3 * np.sqrt(12)
 
 
-def test_with_a_head_the_hard_ones_of_each_cloud_are_proposed() -> None:
+def test_with_a_head_the_hard_ones_of_each_cloud_are_proposed():
     digests, features = pool_of(600)
     margins = np.random.default_rng(0).uniform(size=600)
     found = proposals(digests, features, 100, margins, 20)
@@ -67,14 +64,12 @@ def test_with_a_head_the_hard_ones_of_each_cloud_are_proposed() -> None:
     assert {max(place % 6 - 2, 0) for place in chosen} == {0, 1, 2, 3}
 
 
-def table_of(name: str = "next.csv") -> list[dict[str, str]]:
+def table_of(name="next.csv"):
     with Path(name).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_a_pool_is_proposed_from_before_and_after_training(
-    vectors: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_is_proposed_from_before_and_after_training(vectors, capsys, monkeypatch):
     monkeypatch.setattr(proposing, "ENOUGH", 100)
     proposing.run(POOL, 10)
     first = table_of()
@@ -92,9 +87,7 @@ def test_a_pool_is_proposed_from_before_and_after_training(
     assert {row["why"] for row in table_of()} == {RANDOM, TYPICAL}
 
 
-def test_what_label_wrote_is_not_proposed_again(
-    project: Project, draw_shapes: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_label_wrote_is_not_proposed_again(project, draw_shapes, capsys):
     draw_shapes(range(4))
     project.set(**SMALL)
     pool = Path("data/raw/shapes")
@@ -109,7 +102,7 @@ def test_what_label_wrote_is_not_proposed_again(
     assert "labels.csv has no column path" in capsys.readouterr().out
 
 
-def test_a_head_that_has_learned_enough_chooses(vectors: Project) -> None:
+def test_a_head_that_has_learned_enough_chooses(vectors):
     for stage in ("ingest", "augment", "extract", "train"):
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
     proposing.run(POOL, 10, Path("some.csv"))
@@ -120,7 +113,7 @@ def test_a_head_that_has_learned_enough_chooses(vectors: Project) -> None:
     assert {row["predicted"] for row in rows} <= {"left", "right"}
 
 
-def test_what_is_no_pool_is_a_line(vectors: Project) -> None:
+def test_what_is_no_pool_is_a_line(vectors):
     with pytest.raises(ParamsError, match="--n is 0"):
         proposing.run(POOL, 0)
     with pytest.raises(ParamsError, match="--classes is for Label Studio"):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page
 from starlette.testclient import TestClient
 
 from headstart import loopback, review
@@ -26,7 +25,7 @@ FILE = CORRECTIONS / "anna.csv"
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def desk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     REPORT.parent.mkdir()
     REPORT.write_text("the page\n")
@@ -34,15 +33,15 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 @pytest.fixture
-def client(desk: Desk) -> TestClient:
+def client(desk):
     return TestClient(application(desk, KEY), base_url="http://127.0.0.1")
 
 
-def values() -> list[tuple[str, str, str]]:
+def values():
     return [(one.field, one.old, one.new) for one in corrections.read(FILE)]
 
 
-def test_only_who_knows_the_address_gets_anything(client: TestClient) -> None:
+def test_only_who_knows_the_address_gets_anything(client):
     for path in ("/", "/other/", "/other/corrections", f"/{KEY}x/", "/docs"):
         assert client.get(path).status_code == 404
         assert client.post(path, json=ROW).status_code in (404, 405)
@@ -63,7 +62,7 @@ def test_only_who_knows_the_address_gets_anything(client: TestClient) -> None:
         {"sec-fetch-site": "same-site"},
     ],
 )
-def test_no_page_of_anybody_else_writes_a_thing(client: TestClient, headers: dict) -> None:
+def test_no_page_of_anybody_else_writes_a_thing(client, headers):
     reply = client.post(f"/{KEY}/corrections", json=ROW, headers=headers)
     assert reply.status_code in (403, 421)
     assert not CORRECTIONS.exists()
@@ -81,7 +80,7 @@ def test_no_page_of_anybody_else_writes_a_thing(client: TestClient, headers: dic
         (b"{}", "application/json", 422),
     ],
 )
-def test_other_bodies_are_refused(client: TestClient, body: bytes, type_: str, status: int) -> None:
+def test_other_bodies_are_refused(client, body, type_, status):
     reply = client.post(f"/{KEY}/corrections", content=body, headers={"content-type": type_})
     assert (reply.status_code, CORRECTIONS.exists()) == (status, False)
     assert reply.json()["detail"]
@@ -100,12 +99,12 @@ def test_other_bodies_are_refused(client: TestClient, body: bytes, type_: str, s
         {"why": "x" * 3000},
     ],
 )
-def test_what_is_no_correction_is_not_written(client: TestClient, change: dict) -> None:
+def test_what_is_no_correction_is_not_written(client, change):
     assert client.post(f"/{KEY}/corrections", json=ROW | change).status_code == 422
     assert not CORRECTIONS.exists()
 
 
-def test_thumbnails_beside_the_report_are_sent_and_nothing_else(client: TestClient) -> None:
+def test_thumbnails_beside_the_report_are_sent_and_nothing_else(client):
     SHEETS.mkdir()
     (SHEETS / "0f.svg").write_text("<svg/>")
     (SHEETS / "other.svg").touch()
@@ -117,7 +116,7 @@ def test_thumbnails_beside_the_report_are_sent_and_nothing_else(client: TestClie
     assert client.get("/other/report/0f.svg").status_code == 404
 
 
-def test_a_second_thought_takes_the_place_of_the_first(desk: Desk) -> None:
+def test_a_second_thought_takes_the_place_of_the_first(desk):
     desk.put(ROW)
     desk.put(ROW | {"new": "=wasp()"})
     assert values() == [("label", "ant", "=wasp()")]
@@ -128,7 +127,7 @@ def test_a_second_thought_takes_the_place_of_the_first(desk: Desk) -> None:
     assert values() == [("exclude", "", "yes")]
 
 
-def test_a_damaged_file_stays_and_a_contradiction_is_said(desk: Desk, client: TestClient) -> None:
+def test_a_damaged_file_stays_and_a_contradiction_is_said(desk, client):
     CORRECTIONS.mkdir()
     corrections.write(CORRECTIONS / "bert.csv", [Correction(DIGEST, "label", "ant", "fly")])
     reply = client.post(f"/{KEY}/corrections", json=ROW).json()
@@ -140,7 +139,7 @@ def test_a_damaged_file_stays_and_a_contradiction_is_said(desk: Desk, client: Te
     assert "corrections/anna.csv is not a table" in reply.json()["detail"]
 
 
-def test_what_cannot_be_reviewed_is_a_line(desk: Desk) -> None:
+def test_what_cannot_be_reviewed_is_a_line(desk):
     with pytest.raises(ParamsError, match="letters, digits"):
         review.run("../anna")
     with pytest.raises(DataError, match="names no examples: set report"):
@@ -154,7 +153,7 @@ def test_what_cannot_be_reviewed_is_a_line(desk: Desk) -> None:
 
 
 @pytest.fixture
-def reviewed(bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def reviewed(bundled, tmp_path, monkeypatch):
     """A report with two label issues and a pair; the paths of the four examples."""
     folder = tmp_path / "reviewed"
     shutil.copytree(bundled, folder, ignore=shutil.ignore_patterns("cache"))
@@ -170,7 +169,7 @@ def reviewed(bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return paths
 
 
-def correct(page: Page, digests: list[str]) -> None:
+def correct(page, digests):
     """Relabel the first, confirm the second, exclude the third, and think again of the fourth."""
     cards = [page.locator(f'[data-digest="{digest}"]') for digest in digests]
     assert cards[3].get_by_label("new label").input_value() == "square"  # as suggested
@@ -186,9 +185,7 @@ def correct(page: Page, digests: list[str]) -> None:
     assert cards[3].locator("output").inner_text() == ""
 
 
-def test_a_browser_corrects_and_a_file_exports_the_same(
-    reviewed: list[str], browser: Browser
-) -> None:
+def test_a_browser_corrects_and_a_file_exports_the_same(reviewed, browser):
     by_path = read_manifest(MANIFEST).set_index("path")
     digests = [by_path.loc[path, "digest"] for path in reviewed]
     page = browser.new_page()

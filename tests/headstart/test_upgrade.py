@@ -20,7 +20,7 @@ OPENCV = f"opencv-python-headless 4.0 → {HERE.kinds['image']['opencv-python-he
 GRAPH = graph.generated((ROOT / "dvc.yaml").read_text())
 
 
-def git(*command: str) -> str:
+def git(*command):
     mine = ("-c", "user.name=t", "-c", "user.email=t@t")
     return subprocess.run(
         ("git", *mine, *command), check=True, capture_output=True, text=True
@@ -28,7 +28,7 @@ def git(*command: str) -> str:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path, monkeypatch):
     """A project that an earlier version made, committed."""
     monkeypatch.chdir(tmp_path)
     init(Path("project"))
@@ -44,19 +44,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path.cwd()
 
 
-def commit() -> None:
+def commit():
     git("add", "-A")
     git("commit", "-qm", "as it is", "--allow-empty")
 
 
-def upgraded(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def upgraded(capsys):
     """What upgrade prints."""
     capsys.readouterr()
     upgrade.run()
     return [line.removeprefix("upgrade: ") for line in capsys.readouterr().out.splitlines()]
 
 
-def refused() -> str:
+def refused():
     """The one line of an error, after which no file differs from what it was."""
     before = git("status", "--short"), git("diff")
     with pytest.raises(HeadstartError) as error:
@@ -66,9 +66,7 @@ def refused() -> str:
     return str(error.value)
 
 
-def test_it_says_which_stages_will_run_again_and_why(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_says_which_stages_will_run_again_and_why(project, capsys):
     with pytest.raises(LockError, match=r"made with Headstart 0\.1\.9, .*`headstart upgrade`"):
         check_project(project)
     assert upgraded(capsys) == [
@@ -83,7 +81,7 @@ def test_it_says_which_stages_will_run_again_and_why(
     assert upgraded(capsys) == [f"this project is already at Headstart {HERE.headstart}"]
 
 
-def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_user_added_stays(project, capsys):
     mine = """\
   # Sends it.
   mail:
@@ -123,12 +121,7 @@ def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[
     assert f"pillow=={HERE.kinds['image']['pillow']}" in pins
 
 
-def test_a_newer_version_may_bring_a_stage_and_a_template(
-    project: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_newer_version_may_bring_a_stage_and_a_template(project, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "shipped"
     shutil.copytree(shipped.folder() / ".dvc/plots", folder / ".dvc/plots")
     shutil.copytree(shipped.folder() / "examples", folder / "examples")
@@ -172,7 +165,7 @@ checks:
 """
 
 
-def test_old_names_are_renamed_and_missing_sections_added_with_comments() -> None:
+def test_old_names_are_renamed_and_missing_sections_added_with_comments():
     text, changes = parameters.renewed(OLD, ["train", "extract.backbone", "learning_curve.run"])
     assert text.startswith(OLD[: OLD.index("  coverage")])
     document = yaml.safe_load(text)
@@ -193,9 +186,7 @@ def test_old_names_are_renamed_and_missing_sections_added_with_comments() -> Non
     assert parameters.renewed(text, ["train", "extract.backbone"]) == (text, [])
 
 
-def test_a_file_keeps_its_line_ends_its_comments_and_its_mode(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_keeps_its_line_ends_its_comments_and_its_mode(project, capsys):
     file = Path("params.yaml")
     text = file.read_text().replace("  label_issue_margin:", "# mine\n\n  suspect_margin:")
     file.write_text(text, newline="\r\n")
@@ -208,9 +199,7 @@ def test_a_file_keeps_its_line_ends_its_comments_and_its_mode(
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_after_an_error_on_the_way_no_file_is_changed(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_an_error_on_the_way_no_file_is_changed(project, monkeypatch):
     text = Path("params.yaml").read_text().replace("label_issue_margin", "suspect_margin")
     Path("params.yaml").write_text(text)
     shutil.rmtree(".dvc/plots")
@@ -222,7 +211,7 @@ def test_after_an_error_on_the_way_no_file_is_changed(
     assert (git("status", "--short", "--ignored"), git("diff")) == before
 
 
-def test_what_is_added_changes_no_output() -> None:
+def test_what_is_added_changes_no_output():
     """It has the defaults that a project ran with, not what a new project starts with."""
     text, _ = parameters.renewed("ingest:\n  kind: text\n", ["train", "augment", "rank"])
     document = yaml.safe_load(text)
@@ -232,7 +221,7 @@ def test_what_is_added_changes_no_output() -> None:
     assert len(document["rank"]["backbones"]) == 4
 
 
-def test_what_it_cannot_do_is_refused_before_anything_is_written(project: Path) -> None:
+def test_what_it_cannot_do_is_refused_before_anything_is_written(project):
     Path("requirements.txt").write_text("")
     assert refused().startswith("commit requirements.txt first, so that `git diff` shows")
     git("checkout", "-q", "requirements.txt")
@@ -270,9 +259,7 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(project: Path) 
     assert "has no headstart.lock: `headstart init` makes a project" in refused()
 
 
-def test_an_edited_file_that_stays_as_it_is_may_be_uncommitted(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_edited_file_that_stays_as_it_is_may_be_uncommitted(project, capsys):
     with Path("params.yaml").open("a") as stream:
         stream.write("# edited\n")
     assert upgraded(capsys)[0] == f"wrote headstart.lock for Headstart {HERE.headstart}"
@@ -280,9 +267,7 @@ def test_an_edited_file_that_stays_as_it_is_may_be_uncommitted(
     assert "is already at Headstart" in upgraded(capsys)[0]
 
 
-def test_a_damaged_or_missing_lock_is_mended(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_or_missing_lock_is_mended(project, capsys):
     Path("headstart.lock").write_text("<<<<<<< HEAD\n")
     assert upgraded(capsys)[-1].startswith("headstart.lock was damaged; `headstart why` shows")
     check_project(project)
@@ -293,7 +278,7 @@ def test_a_damaged_or_missing_lock_is_mended(
     check_project(project)
 
 
-def test_without_git_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_it_says_so(project, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "")
         with pytest.raises(HeadstartError, match="needs git, which is not installed"):
@@ -305,8 +290,8 @@ def test_without_git_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(("folder", "stage"), [("corrections", "ingest"), ("map", "checks")])
 def test_a_folder_that_a_stage_reads_comes_with_an_upgrade_and_repro_says_so(
-    project: Path, capsys: pytest.CaptureFixture[str], folder: str, stage: str
-) -> None:
+    project, capsys, folder, stage
+):
     upgraded(capsys)
     shutil.rmtree(folder)
     commit()

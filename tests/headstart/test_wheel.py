@@ -40,7 +40,7 @@ Path("why.png").write_bytes(model.explain(sys.argv[2]))
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(tmp_path_factory):
     """Built from the source distribution, as pip does it where it finds no wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     (source,) = SdistBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
@@ -52,7 +52,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(wheel, tmp_path_factory):
     """The wheel, unpacked as pip does it."""
     site = tmp_path_factory.mktemp("site")
     shutil.unpack_archive(wheel, site, "zip")
@@ -60,7 +60,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def elsewhere(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def elsewhere(installed, tmp_path, monkeypatch):
     """A folder with modules of its own; what is started there finds the wheel."""
     for module in ("flows.py", "pipeline.py"):
         (tmp_path / module).write_text("MINE = True\n")
@@ -69,13 +69,13 @@ def elsewhere(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
-def python(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+def python(*arguments):
     return subprocess.run(
         [sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False
     )
 
 
-def test_all_that_is_in_the_wheel(wheel: Path) -> None:
+def test_all_that_is_in_the_wheel(wheel):
     archive = zipfile.ZipFile(wheel)
     names = archive.namelist()
     assert len(set(names)) == len(names)
@@ -99,7 +99,7 @@ def test_all_that_is_in_the_wheel(wheel: Path) -> None:
 
 
 @pytest.mark.slow
-def test_beside_a_module_named_pipeline_it_predicts(elsewhere: Path, bundled: Path) -> None:
+def test_beside_a_module_named_pipeline_it_predicts(elsewhere, bundled):
     row = pd.read_csv(bundled / "reports/predictions.csv").iloc[0]
     done = python("-m", "headstart", "predict", bundled / "bundle", bundled / row["path"])
     assert done.returncode == 0, done.stderr
@@ -119,7 +119,7 @@ def test_beside_a_module_named_pipeline_it_predicts(elsewhere: Path, bundled: Pa
     assert none == "[]"
 
 
-def test_a_stage_runs_from_the_wheel(elsewhere: Path) -> None:
+def test_a_stage_runs_from_the_wheel(elsewhere):
     """So far that it finds what is wrong: there are no parameters."""
     done = python("-m", "headstart", "run", "augment", "--debug")
     assert "headstart/pipeline/augment.py" in done.stderr
@@ -128,7 +128,7 @@ def test_a_stage_runs_from_the_wheel(elsewhere: Path) -> None:
     assert done.stderr.startswith("augment: error: ")
 
 
-def test_a_project_that_the_wheel_makes_is_a_clones(elsewhere: Path) -> None:
+def test_a_project_that_the_wheel_makes_is_a_clones(elsewhere):
     assert python("-m", "headstart", "init", "its/project").returncode == 0
     init.run(elsewhere / "project")
     made = [elsewhere / folder for folder in ("project", "its/project")]
@@ -139,7 +139,7 @@ def test_a_project_that_the_wheel_makes_is_a_clones(elsewhere: Path) -> None:
         assert (made[1] / name).read_bytes() == (made[0] / name).read_bytes()
 
 
-def test_a_plugin_imports_the_same_names_as_in_a_clone(elsewhere: Path) -> None:
+def test_a_plugin_imports_the_same_names_as_in_a_clone(elsewhere):
     (elsewhere / "plugins").mkdir()
     plugin = elsewhere / "plugins" / "mine.py"
     plugin.write_text("from headstart.plugins import OPSET\n")
@@ -156,13 +156,13 @@ def test_a_plugin_imports_the_same_names_as_in_a_clone(elsewhere: Path) -> None:
     assert line.endswith("write `from headstart.plugins import …`, which has the names for plugins")
 
 
-def test_what_is_missing_comes_from_the_locks_of_the_wheel(elsewhere: Path) -> None:
+def test_what_is_missing_comes_from_the_locks_of_the_wheel(elsewhere):
     done = python("-m", "headstart", "install", "all")
     assert done.stdout == "install: every package of all is installed\n", done.stderr
 
 
 @pytest.mark.slow
-def test_beside_a_module_named_flows_the_flow_is_found(elsewhere: Path) -> None:
+def test_beside_a_module_named_flows_the_flow_is_found(elsewhere):
     script = (
         "import flows, headstart.flow\n"
         "from headstart import shipped\n"
@@ -184,9 +184,7 @@ def test_beside_a_module_named_flows_the_flow_is_found(elsewhere: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mypy_strict_passes_on_a_users_script(
-    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mypy_strict_passes_on_a_users_script(installed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     venv.create("env", with_pip=False, symlinks=True)
@@ -204,7 +202,7 @@ def test_mypy_strict_passes_on_a_users_script(
         assert line in said
 
 
-def test_of_an_editable_installation_all_code_is_the_clones(tmp_path: Path) -> None:
+def test_of_an_editable_installation_all_code_is_the_clones(tmp_path):
     (file,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["editable"])
     opened = zipfile.ZipFile(file)
     outside = [name for name in opened.namelist() if ".dist-info/" not in name]
@@ -221,8 +219,8 @@ print([name for name in ("torch", "pandas", "sklearn", "dvc", "prefect") if name
 
 @pytest.mark.slow
 def test_three_libraries_answer_then_two_more_and_the_base_set_predicts_serves_and_embeds(
-    wheel: Path, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    wheel, bundled, tmp_path, monkeypatch
+):
     """The script of docs/bundle.md, the command with two small libraries more, then the wheel."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -232,7 +230,7 @@ def test_three_libraries_answer_then_two_more_and_the_base_set_predicts_serves_a
     bundle, picture = str(bundled / "bundle"), str(bundled / row["path"])
     locked = re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements/base.lock").read_text(), re.M)
 
-    def run(*command: str | Path, **environment: str) -> str:
+    def run(*command, **environment):
         done = subprocess.run(
             ["env/bin/python", *command],
             env=os.environ | environment, capture_output=True, text=True,
@@ -240,7 +238,7 @@ def test_three_libraries_answer_then_two_more_and_the_base_set_predicts_serves_a
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def install(*names: str) -> None:
+    def install(*names):
         pinned = [f"{name}=={version}" for name, version in locked if name in names]
         run("-m", "pip", "install", "--quiet", *pinned)
 

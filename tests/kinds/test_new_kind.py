@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -27,14 +26,14 @@ TOY = Path(__file__).parent / "grid" / "__init__.py"
 
 
 @pytest.mark.parametrize("name", [name for name in kinds.KINDS if name != "plugin"])
-def test_each_kind_answers_all_that_is_asked(name: str) -> None:
+def test_each_kind_answers_all_that_is_asked(name):
     asked = {*kinds.Kind.__annotations__, *vars(kinds.Kind)}
     kind = kinds.named(name)
     lacking = {one for one in asked if not (one.startswith("_") or hasattr(kind, one))}
     assert lacking <= {"reading", "unread"}
 
 
-def write_grids(folder: Path) -> None:
+def write_grids(folder):
     """Grids with a bright row or a bright column, a class each, and one that is no grid."""
     random = np.random.default_rng(0)
     for number in range(60):
@@ -49,9 +48,7 @@ def write_grids(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def clone(
-    tmp_path_factory: pytest.TempPathFactory, exported: Path, dvc_template: Path
-) -> Iterator[Repository]:
+def clone(tmp_path_factory, exported, dvc_template):
     """A project with the toy in it, after its first `dvc repro`."""
     folder = tmp_path_factory.mktemp("grids")
     with pytest.MonkeyPatch.context() as patch:
@@ -71,7 +68,7 @@ def clone(
 
 
 @pytest.mark.slow
-def test_every_stage_takes_it(clone: Repository) -> None:
+def test_every_stage_takes_it(clone):
     manifest = pd.read_parquet(clone.folder / "data" / "manifest.parquet")
     assert {"rows", "across"} <= set(manifest.columns)
     assert len(manifest) == 60
@@ -86,14 +83,14 @@ def test_every_stage_takes_it(clone: Repository) -> None:
 
 
 @pytest.mark.slow
-def test_the_report_speaks_of_it_and_shows_it(clone: Repository) -> None:
+def test_the_report_speaks_of_it_and_shows_it(clone):
     page = (clone.folder / "reports" / "report.html").read_text()
     assert "60 grids" in page
     assert "picture" not in page
 
 
 @pytest.mark.slow
-def test_predict_answers_and_refuses(clone: Repository) -> None:
+def test_predict_answers_and_refuses(clone):
     clone.headstart(
         *("predict", "bundle", "data/raw/grids/column/1.txt", "data/raw/grids/row/odd.txt"),
         *("--jsonl", "out.jsonl", "--heat-maps", "heat", "--neighbours", "1"),
@@ -107,7 +104,7 @@ def test_predict_answers_and_refuses(clone: Repository) -> None:
 
 
 @pytest.mark.slow
-def test_serve_answers(clone: Repository) -> None:
+def test_serve_answers(clone):
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "headstart", "serve", "bundle", "--port", str(port)],
@@ -116,7 +113,7 @@ def test_serve_answers(clone: Repository) -> None:
     )
     address = f"http://127.0.0.1:{port}"
 
-    def is_up() -> bool:
+    def is_up():
         try:
             return httpx.get(f"{address}/health").status_code == 200
         except httpx.TransportError:
@@ -144,7 +141,7 @@ def test_serve_answers(clone: Repository) -> None:
 
 
 @pytest.mark.slow
-def test_why_speaks_of_it(clone: Repository) -> None:
+def test_why_speaks_of_it(clone):
     assert "ingest: up to date" in clone.headstart("why")
     (clone.folder / "data" / "raw" / "grids" / "row" / "new.txt").write_text("9999\n1111\n")
     with (clone.folder / "plugins" / "kind.py").open("a") as file:
@@ -155,7 +152,7 @@ def test_why_speaks_of_it(clone: Repository) -> None:
     assert "1 grid added: data/raw/grids/row/new.txt" in said
 
 
-def test_a_kind_of_the_repository_is_a_folder_and_a_line(tmp_path: Path) -> None:
+def test_a_kind_of_the_repository_is_a_folder_and_a_line(tmp_path):
     code = tmp_path / "pipeline"
     shutil.copytree(ROOT / "pipeline", code, ignore=shutil.ignore_patterns("__pycache__"))
     (code / "kinds" / "grid").mkdir()
@@ -181,9 +178,7 @@ def test_a_kind_of_the_repository_is_a_folder_and_a_line(tmp_path: Path) -> None
         ("KIND = 1 / 0", "plugins/kind.py, line 1: ZeroDivisionError: division by zero"),
     ],
 )
-def test_what_is_no_kind_is_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str | None, words: str
-) -> None:
+def test_what_is_no_kind_is_a_line(tmp_path, monkeypatch, code, words):
     monkeypatch.chdir(tmp_path)
     if code:
         Path("plugins").mkdir()

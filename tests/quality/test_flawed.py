@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ PLANTED: dict[str, Change] = {
 }
 
 
-def photograph(seed: int, width: int = 240, height: int = 180) -> Image.Image:
+def photograph(seed, width=240, height=180):
     """Noise with the spectrum of a photograph: as much detail at each scale."""
     spectrum = np.fft.fft2(np.random.default_rng(seed).standard_normal((height, width)))
     across, down = np.meshgrid(np.fft.fftfreq(width), np.fft.fftfreq(height))
@@ -33,7 +32,7 @@ def photograph(seed: int, width: int = 240, height: int = 180) -> Image.Image:
     return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
 
 
-def table_of(name: str, examples: list[bytes]) -> pd.DataFrame:
+def table_of(name, examples):
     """The manifest with the measures, as `ingest` gets them."""
     kind = kinds.named(name)
     rows = [(f"{place}", *kind.inspect(data)) for place, data in enumerate(examples)]
@@ -41,14 +40,14 @@ def table_of(name: str, examples: list[bytes]) -> pd.DataFrame:
     return table.assign(split="train", label="x")
 
 
-def saved(picture: Image.Image, form: str = "PNG") -> bytes:
+def saved(picture, form="PNG"):
     made = io.BytesIO()
     picture.save(made, form, quality=92)
     return made.getvalue()
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_pictures(form: str) -> None:
+def test_pictures(form):
     ordinary = [photograph(seed) for seed in range(40)]
     planted = [change(photograph(99)) for change in PLANTED.values()]
     table = table_of("image", [saved(picture, form) for picture in ordinary + planted])
@@ -59,20 +58,20 @@ def test_pictures(form: str) -> None:
     assert (found["beyond"] > 0).all()
 
 
-def test_a_set_of_such_pictures_has_none() -> None:
+def test_a_set_of_such_pictures_has_none():
     """What is usual in the training examples is no flaw."""
     for problem in ("blurred", "dark", "of odd shape"):
         pictures = [saved(PLANTED[problem](photograph(seed))) for seed in range(20)]
         assert flawed(table_of("image", pictures), kinds.named("image")).empty
 
 
-def test_tiny_pictures_have_no_sharpness_and_few_examples_no_alarm() -> None:
+def test_tiny_pictures_have_no_sharpness_and_few_examples_no_alarm():
     tiny = [saved(photograph(seed, 20, 20)) for seed in range(3)]
     assert flawed(table_of("image", tiny), kinds.named("image")).empty
     assert flawed(table_of("image", []), kinds.named("image")).empty
 
 
-def test_texts() -> None:
+def test_texts():
     texts = [f"text {number} about something, and what came of it" for number in range(30)]
     table = table_of("text", [text.encode() for text in [*texts, "aaaa A", "-", "ok"]])
     found = flawed(table, kinds.named("text"))
@@ -82,7 +81,7 @@ def test_texts() -> None:
     }
 
 
-def test_sounds() -> None:
+def test_sounds():
     table = pd.DataFrame({"peak": [-6.0] * 30 + [-90.0, 0.0], "clipped": [0.0] * 31 + [0.2]})
     table = table.assign(path=table.index.astype(str), split="train", label="x")
     found = flawed(table, kinds.named("audio"))
@@ -93,7 +92,7 @@ def test_sounds() -> None:
     assert flawed(table.assign(clipped=0.3, peak=-90.0), kinds.named("audio")).empty
 
 
-def test_the_table_of_measures(tmp_path: Path) -> None:
+def test_the_table_of_measures(tmp_path):
     file = tmp_path / "measures.parquet"
     rows = pd.DataFrame({"digest": ["b", "a", "c"]})
     with pytest.raises(DataError, match="does not exist; run the ingest stage first"):

@@ -14,14 +14,13 @@ from pipeline.tables.manifest import GIVEN, read_manifest, write_manifest
 from pipeline.tasks.classification.issues import label_issues
 from pipeline.tasks.multilabel.issues import label_issues_of_several
 from pipeline.tasks.regression.issues import number_issues
-from tests.conftest import Project
 from tests.evaluation.made import LABELS, make
 
 EXAMPLES = 600
 NAMES = [f"label {number}" for number in range(5)]
 
 
-def rows(count: int = EXAMPLES) -> pd.DataFrame:
+def rows(count=EXAMPLES):
     """The columns of a manifest that the checks look at."""
     digests = [f"{number:064x}" for number in range(count)]
     return pd.DataFrame(
@@ -34,11 +33,11 @@ def rows(count: int = EXAMPLES) -> pd.DataFrame:
     )
 
 
-def features_of(count: int = EXAMPLES, seed: int = 0) -> np.ndarray:
+def features_of(count=EXAMPLES, seed=0):
     return np.random.default_rng(seed).standard_normal((count, 12)).astype(np.float32)
 
 
-def several(slope: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def several(slope, seed=0):
     """Features, and five labels of which they tell the more, the steeper the slope is."""
     features = features_of(seed=seed)
     random = np.random.default_rng(seed + 1)
@@ -46,12 +45,12 @@ def several(slope: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return features, (random.random(chance.shape) < chance).astype(np.float64)
 
 
-def cells(found: pd.DataFrame) -> set[tuple[int, str]]:
+def cells(found):
     """The example and label of each issue."""
     return {(int(row.path[:3]), row.label.removeprefix("not ")) for row in found.itertuples()}
 
 
-def of_classes(apart: float) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+def of_classes(apart):
     """Rows and features of four classes that are so far apart, and which labels are wrong."""
     random = np.random.default_rng(5)
     right = random.integers(0, 4, EXAMPLES)
@@ -61,7 +60,7 @@ def of_classes(apart: float) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     return rows().assign(number=number, label=[NAMES[one] for one in number]), features, wrong
 
 
-def test_an_issue_is_a_label_that_is_probably_wrong_and_the_probability_is_true() -> None:
+def test_an_issue_is_a_label_that_is_probably_wrong_and_the_probability_is_true():
     manifest, features, wrong = of_classes(apart=3.5)
     found, why_not, _ = label_issues(manifest, features, ChecksParams())
     assert not why_not
@@ -71,7 +70,7 @@ def test_an_issue_is_a_label_that_is_probably_wrong_and_the_probability_is_true(
     assert found["wrong"].is_monotonic_decreasing
 
 
-def test_scores_that_are_not_kept_find_the_same_issues(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_that_are_not_kept_find_the_same_issues(monkeypatch):
     manifest, features, _ = of_classes(apart=3.5)
     kept = label_issues(manifest, features, ChecksParams())
     monkeypatch.setattr("pipeline.tables.large.LARGE", 0)
@@ -80,13 +79,13 @@ def test_scores_that_are_not_kept_find_the_same_issues(monkeypatch: pytest.Monke
         pd.testing.assert_frame_equal(one, other, rtol=1e-3)
 
 
-def test_where_a_head_recognises_too_little_nothing_is_listed_and_it_says_so() -> None:
+def test_where_a_head_recognises_too_little_nothing_is_listed_and_it_says_so():
     found, why_not, _ = label_issues(*of_classes(apart=1.0)[:2], ChecksParams())
     assert found.empty
     assert "recognises only" in why_not
 
 
-def test_labels_that_were_turned_round_are_found_and_no_others_are() -> None:
+def test_labels_that_were_turned_round_are_found_and_no_others_are():
     features, given = several(slope=20)
     assert label_issues_of_several(rows(), features, given, NAMES, ChecksParams()).empty
     random = np.random.default_rng(3)
@@ -106,7 +105,7 @@ def test_labels_that_were_turned_round_are_found_and_no_others_are() -> None:
 
 
 @pytest.mark.parametrize("slope", [0.5, 2, 5])
-def test_labels_that_features_hardly_tell_raise_no_alarm(slope: float) -> None:
+def test_labels_that_features_hardly_tell_raise_no_alarm(slope):
     alarms = [
         len(label_issues_of_several(rows(), *several(slope, seed), NAMES, ChecksParams()))
         for seed in range(4)
@@ -114,7 +113,7 @@ def test_labels_that_features_hardly_tell_raise_no_alarm(slope: float) -> None:
     assert sum(alarms) <= 6  # of 12,000 labels
 
 
-def test_a_label_of_few_examples_is_not_judged() -> None:
+def test_a_label_of_few_examples_is_not_judged():
     features, given = several(slope=20)
     given[:, 0] = 0
     given[:9, 0] = 1
@@ -123,7 +122,7 @@ def test_a_label_of_few_examples_is_not_judged() -> None:
 
 
 @pytest.mark.parametrize("noise", ["normal", "laplace"])
-def test_numbers_that_are_far_off_are_found_and_no_others_are(noise: str) -> None:
+def test_numbers_that_are_far_off_are_found_and_no_others_are(noise):
     features, random = features_of(), np.random.default_rng(1)
     signal = 30 + 5 * features[:, 0] + 5 * features[:, 1]
     targets = signal + getattr(random, noise)(0, 1.5, EXAMPLES)
@@ -141,7 +140,7 @@ def test_numbers_that_are_far_off_are_found_and_no_others_are(noise: str) -> Non
     assert float(alone["label"].iloc[0]) > 100
 
 
-def test_a_number_that_never_varies_or_few_examples_raise_no_alarm() -> None:
+def test_a_number_that_never_varies_or_few_examples_raise_no_alarm():
     features = features_of(40)
     same = np.full((40, 1), 3.0)
     assert number_issues(rows(40), features, same, ["a"], ChecksParams()).empty
@@ -150,18 +149,18 @@ def test_a_number_that_never_varies_or_few_examples_raise_no_alarm() -> None:
     assert number_issues(rows(15), features[:15], few, ["a"], ChecksParams()).empty
 
 
-def prepared(task: str, names: list[str], features: np.ndarray, values: np.ndarray) -> None:
+def prepared(task, names, features, values):
     """A project of vectors up to its features; splits are given."""
     make(task, names, features, values)
     manifest = read_manifest(MANIFEST).assign(group="")
     write_manifest(manifest, "vector", MANIFEST, {"val": GIVEN, "test": GIVEN}, task)
 
 
-def found(name: str) -> pd.DataFrame:
+def found(name):
     return pd.read_csv(CHECKS / f"{name}.csv")
 
 
-def test_the_stage_speaks_of_labels(project, capsys) -> None:
+def test_the_stage_speaks_of_labels(project, capsys):
     features, values = several(slope=20)
     values = values[:, :3]
     values[:, 2] = 0
@@ -181,7 +180,7 @@ def test_the_stage_speaks_of_labels(project, capsys) -> None:
     assert drift["compared"].tolist() == [150, 150]  # as one class
 
 
-def test_the_stage_speaks_of_numbers(project, capsys) -> None:
+def test_the_stage_speaks_of_numbers(project, capsys):
     features = features_of()
     values = 30 + 5 * features[:, :1].astype(np.float64)
     values += np.random.default_rng(0).standard_normal(values.shape)
@@ -200,7 +199,7 @@ def test_the_stage_speaks_of_numbers(project, capsys) -> None:
     assert found("drift").set_index("split")["drifted"].to_dict() == {"val": False, "test": True}
 
 
-def test_few_examples_of_numbers_are_few_examples() -> None:
+def test_few_examples_of_numbers_are_few_examples():
     manifest = pd.DataFrame({"split": ["train"] * 4 + ["val"], "target:b": 1.0, "target:a": 2.0})
     table = few_examples(manifest, "regression", least=5)
     assert table.to_dict("records") == [
@@ -209,9 +208,7 @@ def test_few_examples_of_numbers_are_few_examples() -> None:
     assert few_examples(manifest, "regression", least=4).empty
 
 
-def test_scores_that_no_memory_holds_are_refused_before_anything_is_read(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_that_no_memory_holds_are_refused_before_anything_is_read(project, monkeypatch):
     """There are no features here, of which the next line would speak."""
     names = [f"{number:064x}" for number in range(300)]
     columns = {"digest": names, "path": names, "label": [f"class {n % 100}" for n in range(300)]}
@@ -223,7 +220,7 @@ def test_scores_that_no_memory_holds_are_refused_before_anything_is_read(
 
 
 @pytest.mark.parametrize("factor", [1e30, 1e-30])
-def test_predictions_do_not_depend_on_how_large_features_are(factor: float) -> None:
+def test_predictions_do_not_depend_on_how_large_features_are(factor):
     random = np.random.default_rng(0)
     features = random.standard_normal((60, 5)).astype(np.float32)
     wanted = (features[:, :2] > 0).astype(np.float32)

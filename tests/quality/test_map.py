@@ -10,7 +10,7 @@ from pipeline.quality.landmarks import GRID
 from pipeline.quality.map import NEAREST, chosen, drawn, neighbours, placed
 
 
-def features_of(examples: int, dimension: int = 60, seed: int = 0) -> np.ndarray:
+def features_of(examples, dimension=60, seed=0):
     """Three clouds, whose first two axes stand out."""
     random = np.random.default_rng(seed)
     middles = 2 * random.standard_normal((3, dimension))
@@ -18,14 +18,14 @@ def features_of(examples: int, dimension: int = 60, seed: int = 0) -> np.ndarray
     return (middles[np.arange(examples) % 3] + noise).astype(np.float32)
 
 
-def rows_of(examples: int) -> pd.DataFrame:
+def rows_of(examples):
     numbers = np.arange(examples)
     splits = np.where(numbers % 5 == 0, "test", "train")
     digests = [f"{7919 * number % examples:064x}" for number in numbers]
     return pd.DataFrame({"digest": digests, "path": numbers.astype(str), "split": splits})
 
 
-def test_the_plane_is_that_of_the_first_two_principal_axes() -> None:
+def test_the_plane_is_that_of_the_first_two_principal_axes():
     features = features_of(300)
     found = placed(features)
     centred = (features - features.mean(axis=0)).astype(np.float64)
@@ -37,7 +37,7 @@ def test_the_plane_is_that_of_the_first_two_principal_axes() -> None:
     assert found.places.max() == GRID
 
 
-def test_what_none_of_the_axes_shows_is_novel() -> None:
+def test_what_none_of_the_axes_shows_is_novel():
     features = features_of(300)
     apart = 0.4 * features_of(300, seed=1)[7]
     ordinary = placed(features).novelty
@@ -47,7 +47,7 @@ def test_what_none_of_the_axes_shows_is_novel() -> None:
     assert novel[7] > 1.2 * ordinary[7]
 
 
-def test_ten_more_examples_move_the_median_by_at_most_a_hundredth_of_the_plane() -> None:
+def test_ten_more_examples_move_the_median_by_at_most_a_hundredth_of_the_plane():
     features = features_of(1010)
     before, after = placed(features[:1000]).places, placed(features).places[:1000]
     assert np.median(np.abs(after - before)) <= GRID / 100
@@ -55,7 +55,7 @@ def test_ten_more_examples_move_the_median_by_at_most_a_hundredth_of_the_plane()
 
 
 @pytest.mark.parametrize("examples", [1, 2, 5])
-def test_few_or_equal_examples_have_places_too(examples: int) -> None:
+def test_few_or_equal_examples_have_places_too(examples):
     for features in (features_of(examples), np.ones((examples, 3), np.float32)):
         found = placed(features)
         assert found.places.shape == (examples, 2)
@@ -63,7 +63,7 @@ def test_few_or_equal_examples_have_places_too(examples: int) -> None:
         assert neighbours(features).shape == (examples, NEAREST)
 
 
-def test_test_examples_and_findings_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_examples_and_findings_come_first(monkeypatch):
     monkeypatch.setattr(mapping, "MOST", 30)
     rows = rows_of(100)
     at = chosen(rows, {"1", "2", "3"})
@@ -74,7 +74,7 @@ def test_test_examples_and_findings_come_first(monkeypatch: pytest.MonkeyPatch) 
     assert rows["digest"][drawn_at].max() < others.min()
 
 
-def test_neighbours_are_the_nearest_on_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_are_the_nearest_on_the_map(monkeypatch):
     rows, features = rows_of(30), features_of(30)
     table = drawn(rows, features, unanswered(30), set())
     assert list(table["digest"]) == list(rows["digest"])

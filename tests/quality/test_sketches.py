@@ -7,7 +7,7 @@ from pipeline.quality import duplicates, sketches
 EXAMPLES, FEATURES, LEAST = 3000, 1280, 0.5
 
 
-def planted(cosine: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def planted(cosine):
     """Directions, of which each query has one near-duplicate; the queries and the others."""
     random = np.random.default_rng(0)
     bank = random.standard_normal((EXAMPLES, FEATURES)).astype(np.float32)
@@ -20,14 +20,14 @@ def planted(cosine: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return every[order], place[EXAMPLES:], place[:EXAMPLES]
 
 
-def found(features: np.ndarray, queries: np.ndarray, bank: np.ndarray) -> dict[tuple, float]:
+def found(features, queries, bank):
     mean = np.zeros(features.shape[1], np.float32)
     of = sketches.Sketches.of(features, mean, duplicates.NEAREST)
     pairs = of.candidates(queries, bank, LEAST)
     return {(query, row): cosine for query, row, cosine in pairs}
 
 
-def test_nearly_all_pairs_above_the_threshold_are_found() -> None:
+def test_nearly_all_pairs_above_the_threshold_are_found():
     features, queries, bank = planted(0.55)
     exact = duplicates.candidates(features[queries], features[bank], LEAST)
     wanted = {(queries[one], bank[other]): cosine for one, other, cosine in exact}
@@ -39,7 +39,7 @@ def test_nearly_all_pairs_above_the_threshold_are_found() -> None:
         assert abs(cosine - wanted[pair]) < 1e-5
 
 
-def test_the_order_of_arrival_changes_nothing() -> None:
+def test_the_order_of_arrival_changes_nothing():
     features, queries, bank = planted(0.55)
     pairs = found(features, queries, bank)
     order = np.random.default_rng(1).permutation(len(features))
@@ -48,7 +48,7 @@ def test_the_order_of_arrival_changes_nothing() -> None:
     assert {(order[query], order[row]) for query, row in again} == set(pairs)
 
 
-def test_an_example_with_many_equals_keeps_the_nearest(monkeypatch) -> None:
+def test_an_example_with_many_equals_keeps_the_nearest(monkeypatch):
     """All rows but one pass the threshold of the sketches."""
     monkeypatch.setattr(sketches, "OF_BANK", 40)
     random = np.random.default_rng(0)

@@ -17,7 +17,6 @@ from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore, open_store
 from pipeline.tables import by_key, joined
 from pipeline.tables.features import are_counts, read_splits, write_shards
-from tests.conftest import Project
 from tests.kinds.text import test_text
 from tests.kinds.vector import test_vector
 from tests.tables.test_features import digest, manifest, rows
@@ -27,20 +26,20 @@ LENGTHS = (5, 3)  # of what the networks give
 
 
 @pytest.fixture(autouse=True)
-def of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
 
 
-def key(code: str, view: int, network: int) -> bytes:
+def key(code, view, network):
     return bytes.fromhex(code[:28]) + bytes([view, network])
 
 
-def vector(code: str, view: int, network: int) -> np.ndarray:
+def vector(code, view, network):
     draw = np.random.default_rng([int(code[:7], 16), view, network])
     return draw.standard_normal(LENGTHS[network]).astype(np.float32)
 
 
-def write(folder: Path, networks: int, counts: bool = False) -> None:
+def write(folder, networks, counts=False):
     """What `extract` leaves of both forms: `vectors` and `keys` in the folder."""
     table = rows(manifest())
     digests, views = [code for code, _ in table], [view for _, view in table]
@@ -55,13 +54,13 @@ def write(folder: Path, networks: int, counts: bool = False) -> None:
     write_shards(folder / "keys", [(digests, views, np.stack(kept, axis=1))], counts)
 
 
-def read(folder: Path, *splits: str) -> dict[str, np.ndarray]:
+def read(folder, *splits):
     found = read_splits(folder, manifest(), ["ants", "bees"], splits or SPLITS, power=0.5)
     return {split: of.features for split, of in found.items()}
 
 
 @pytest.mark.parametrize("networks", [1, 2])
-def test_keys_and_vectors_are_read_alike_to_the_bit(tmp_path: Path, networks: int) -> None:
+def test_keys_and_vectors_are_read_alike_to_the_bit(tmp_path, networks):
     write(tmp_path, networks, counts=networks == 1)
     by_vectors, by_keys = read(tmp_path / "vectors"), read(tmp_path / "keys")
     for split in SPLITS:
@@ -78,7 +77,7 @@ def test_keys_and_vectors_are_read_alike_to_the_bit(tmp_path: Path, networks: in
     assert first.keys() == told
 
 
-def test_a_split_without_examples_has_features_of_the_same_length(tmp_path: Path) -> None:
+def test_a_split_without_examples_has_features_of_the_same_length(tmp_path):
     write(tmp_path, networks=1)
     table = manifest()
     table["split"] = table["split"].replace("val", "test")
@@ -86,13 +85,13 @@ def test_a_split_without_examples_has_features_of_the_same_length(tmp_path: Path
     assert splits["val"].features.shape == (0, 5)
 
 
-def lose(*keys: bytes) -> None:
+def lose(*keys):
     with sqlite3.connect(default_folder() / f"features-v{LAYOUT}.sqlite") as database:
         database.executemany("DELETE FROM entries WHERE key = ?", [(one,) for one in keys])
     database.close()
 
 
-def test_what_the_store_lacks_is_one_line_with_the_command(tmp_path: Path) -> None:
+def test_what_the_store_lacks_is_one_line_with_the_command(tmp_path):
     write(tmp_path, networks=2)
     lose(key(digest(0), 1, 0), key(digest(0), 1, 1), key(digest(9), 0, 0))
     with pytest.raises(DataError) as told:
@@ -107,7 +106,7 @@ def test_what_the_store_lacks_is_one_line_with_the_command(tmp_path: Path) -> No
         read(tmp_path / "keys", "test")
 
 
-def test_a_damaged_vector_and_another_one_count_as_missing(tmp_path: Path) -> None:
+def test_a_damaged_vector_and_another_one_count_as_missing(tmp_path):
     write(tmp_path, networks=1)
     other = key(digest(1), 0, 0)
     with open_store() as store:
@@ -124,7 +123,7 @@ def test_a_damaged_vector_and_another_one_count_as_missing(tmp_path: Path) -> No
         assert key(digest(0), 0, 0) not in store.held([key(digest(0), 0, 0)])
 
 
-def test_a_folder_of_both_forms_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_both_forms_is_refused(tmp_path):
     write(tmp_path, networks=1)
     shard = next((tmp_path / "vectors").iterdir())
     shard.replace(tmp_path / "keys" / shard.name)
@@ -132,7 +131,7 @@ def test_a_folder_of_both_forms_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "keys")
 
 
-def test_reading_and_asking_for_checksums_are_uses(tmp_path: Path) -> None:
+def test_reading_and_asking_for_checksums_are_uses(tmp_path):
     with FeatureStore(default_folder(), 2_000_000) as store:
         for number in range(300):
             store.put({number.to_bytes(16): np.full(1280, number, np.float32)})
@@ -149,23 +148,23 @@ STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle
 vectors, texts = test_vector.vectors, test_text.texts
 
 
-def run(*stages: str) -> None:
+def run(*stages):
     for stage in stages:
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
 
 
-def outputs() -> dict[str, bytes]:
+def outputs():
     folders = ("models", "reports", "bundle")
     files = [file for name in folders for file in Path(name).rglob("*") if file.is_file()]
     return {str(file): file.read_bytes() for file in files}
 
 
-def bytes_of_features() -> int:
+def bytes_of_features():
     return sum(file.stat().st_size for file in paths.FEATURES.iterdir())
 
 
 @pytest.mark.slow
-def test_every_stage_gives_the_same_bytes(texts: Project) -> None:
+def test_every_stage_gives_the_same_bytes(texts):
     test_text.write(test_text.notes(120))  # counts of terms; vectors are in tests/store/test_cache
     run(*STAGES, "learning_curve")
     before, size = outputs(), bytes_of_features()
@@ -176,9 +175,7 @@ def test_every_stage_gives_the_same_bytes(texts: Project) -> None:
     assert bytes_of_features() < size / 10
 
 
-def test_ten_added_compute_ten_and_an_emptied_store_is_filled_by_the_command(
-    vectors: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ten_added_compute_ten_and_an_emptied_store_is_filled_by_the_command(vectors, capsys):
     vectors.set(**{"extract.features": "keys"})
     test_vector.write(120)
     run(*STAGES[:4])
@@ -197,9 +194,7 @@ def test_ten_added_compute_ten_and_an_emptied_store_is_filled_by_the_command(
     run("train")
 
 
-def test_a_limit_below_what_is_to_be_kept_is_refused_before_anything_is_computed(
-    texts: Project,
-) -> None:
+def test_a_limit_below_what_is_to_be_kept_is_refused_before_anything_is_computed(texts):
     texts.set(**{"extract.features": "keys", "store.limit": "1MB"})
     test_text.write(test_text.notes(120))
     run(*STAGES[:2])
@@ -209,7 +204,7 @@ def test_a_limit_below_what_is_to_be_kept_is_refused_before_anything_is_computed
     assert not paths.FEATURES.exists()
 
 
-def test_older_parameters_keep_vectors(vectors: Project) -> None:
+def test_older_parameters_keep_vectors(vectors):
     file = Path("params.yaml")
     file.write_text(re.sub(r" *features: vectors.*\n", "", file.read_text()))
     test_vector.write(120)

@@ -18,19 +18,19 @@ PLAIN = ["-0.5", "+1", "-1e-05", ".5", "1.", "brick", "'brick'", "a=b", "", "dat
 
 
 @pytest.mark.parametrize("name", NAMES + QUOTED)
-def test_a_formula_becomes_a_text_and_is_read_back(name: str) -> None:
+def test_a_formula_becomes_a_text_and_is_read_back(name):
     assert as_text(name) == f"'{name}"
     assert as_named(as_text(name)) == name
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_numbers_and_other_names_stay_as_they_are(name: str) -> None:
+def test_numbers_and_other_names_stay_as_they_are(name):
     assert as_named(name) == as_text(name) == name
 
 
 def test_tables_of_stages_hold_no_formula_and_the_gate_and_the_report_read_the_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     names = [*NAMES[:4], "-1", "brick"]
     answers = pd.DataFrame(

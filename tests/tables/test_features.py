@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,11 +14,11 @@ from pipeline.tables.features import Split, read_splits, view_0, write_shards
 from pipeline.tables.manifest import read_manifest
 
 
-def digest(number: int) -> str:
+def digest(number):
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def manifest(train: int = 6, val: int = 3, test: int = 3) -> pd.DataFrame:
+def manifest(train=6, val=3, test=3):
     splits = ["train"] * train + ["val"] * val + ["test"] * test
     return pd.DataFrame(
         {
@@ -31,7 +30,7 @@ def manifest(train: int = 6, val: int = 3, test: int = 3) -> pd.DataFrame:
     )
 
 
-def rows(table: pd.DataFrame, views: int = 2) -> list[tuple[str, int]]:
+def rows(table, views=2):
     return [
         (picture.digest, view)
         for picture in table.itertuples()
@@ -39,12 +38,12 @@ def rows(table: pd.DataFrame, views: int = 2) -> list[tuple[str, int]]:
     ]
 
 
-def feature_of(digest: str, view: int) -> np.ndarray:
+def feature_of(digest, view):
     seed = int(digest[:7], 16) + view
     return np.random.default_rng(seed).standard_normal(5).astype(np.float32)
 
 
-def write(folder: Path, keys: list[tuple[str, int]]) -> None:
+def write(folder, keys):
     digests, views = [key[0] for key in keys], [key[1] for key in keys]
     write_shards(folder, [(digests, views, np.stack([feature_of(*key) for key in keys]))])
 
@@ -254,7 +253,7 @@ def test_the_power_keeps_signs_and_flattens(tmp_path):
     assert val.features.dtype == np.float32
 
 
-def test_splits_are_taken_apart_and_put_together_with_all_their_columns() -> None:
+def test_splits_are_taken_apart_and_put_together_with_all_their_columns():
     names = np.array(["b", "a", "c", "a"])
     whole = Split(
         digests=names,

@@ -20,31 +20,31 @@ from tests.tables.test_features import manifest, rows, write
 
 
 @pytest.fixture
-def in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_files(tmp_path, monkeypatch):
     """Even a few rows lie in a file, and are computed by twos or threes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(large, "LARGE", 50)
     monkeypatch.setattr(large, "AT_ONCE", 10)
 
 
-def same(one: Split, other: Split) -> None:
+def same(one, other):
     for name, column in vars(one).items():
         np.testing.assert_array_equal(column, vars(other)[name])
 
 
-def is_mapped(features: np.ndarray) -> bool:
+def is_mapped(features):
     while isinstance(features.base, np.ndarray):
         features = features.base
     return isinstance(features.base, memoryview)
 
 
-def test_splits_are_the_same(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_splits_are_the_same(tmp_path, request):
     folder = tmp_path / "data" / "features"
     folder.parent.mkdir()
     table = manifest(train=20, val=8, test=8)
     write(folder, rows(table))
 
-    def read() -> list[Split]:
+    def read():
         splits = read_splits(folder, table, ["ants", "bees"], ["train", "val"], power=0.5)
         train, val = splits["train"], splits["val"]
         both = Split.concat([train, val, val.take(slice(0))])
@@ -61,11 +61,11 @@ def test_splits_are_the_same(tmp_path: Path, request: pytest.FixtureRequest) -> 
 
 
 @pytest.mark.parametrize("optimizer", ["lda", "ridge", "nearest_mean", "lbfgs"])
-def test_heads_are_the_same(request: pytest.FixtureRequest, optimizer: str) -> None:
+def test_heads_are_the_same(request, optimizer):
     chosen = Hyperparameters(optimizer, 0, 0.1, 0, 0, 0, 0)
     schedule = Schedule(1, 1, 0, np.ones(3, np.float32))
 
-    def heads() -> list[np.ndarray]:
+    def heads():
         (one,) = fit_heads(TRAIN, VAL, [chosen], schedule, CPU)
         assert one.head is not None
         again = refit(one, TRAIN, VAL, schedule, CPU)
@@ -77,9 +77,7 @@ def test_heads_are_the_same(request: pytest.FixtureRequest, optimizer: str) -> N
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_the_features_of_checks_are_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_the_features_of_checks_are_the_same(tmp_path, monkeypatch, request):
     table = manifest(train=20, val=8, test=8)
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
@@ -92,7 +90,7 @@ def test_the_features_of_checks_are_the_same(
     assert is_mapped(after)
 
 
-def test_label_issues_are_the_same(request: pytest.FixtureRequest) -> None:
+def test_label_issues_are_the_same(request):
     every = Split.concat([TRAIN, VAL])
     names = [f"{number:03}" for number in range(len(every.labels))]
     columns = {"path": names, "digest": names, "split": "train", "number": every.labels}
@@ -105,10 +103,10 @@ def test_label_issues_are_the_same(request: pytest.FixtureRequest) -> None:
     pd.testing.assert_frame_equal(before.answers, after.answers, rtol=1e-4)
 
 
-def test_a_full_disk_is_an_error(in_files: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error(in_files, monkeypatch):
     """Otherwise the system would kill the process as it writes to the mapped memory."""
 
-    def full(*_: int) -> None:
+    def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)

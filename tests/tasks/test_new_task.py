@@ -47,7 +47,7 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
-def test_each_task_answers_all_that_is_asked(name: str) -> None:
+def test_each_task_answers_all_that_is_asked(name):
     asked = {
         "targets": (targets.Targets, targets.of_task),
         "measuring": (evaluation.Measuring, evaluation.measuring),
@@ -66,7 +66,7 @@ def test_each_task_answers_all_that_is_asked(name: str) -> None:
     assert files == set(asked)  # the toy has all of them
 
 
-def test_a_task_is_a_folder_and_a_line(tmp_path: Path, exported: Path) -> None:
+def test_a_task_is_a_folder_and_a_line(tmp_path, exported):
     for name in ("pipeline", "headstart", "flows"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(TOY, tmp_path / "pipeline" / "tasks" / "ordinal")

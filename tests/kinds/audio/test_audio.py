@@ -35,7 +35,7 @@ from pipeline.kinds.audio.windows import windows
 from pipeline.serving import predict
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.desk import Desk, Limits
-from tests.conftest import Project, export_once
+from tests.conftest import export_once
 from tests.helpers.bundles import write_by_hand
 
 AUDIO = kinds.named("audio")
@@ -47,21 +47,21 @@ STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
-def tone(hertz: float, seconds: float = 0.5, rate: int = RATE, seed: int = 0) -> Floats:
+def tone(hertz, seconds=0.5, rate=RATE, seed=0):
     """A tone that fades, over a little noise."""
     time = np.arange(round(seconds * rate)) / rate
     faint = np.random.default_rng(seed).standard_normal(len(time)) * 0.01
     return (0.5 * np.sin(2 * np.pi * hertz * time) * np.exp(-3 * time) + faint).astype(np.float32)
 
 
-def file(samples: Floats, rate: int = RATE, form: str = "WAV", subtype: str | None = None) -> bytes:
+def file(samples, rate=RATE, form="WAV", subtype=None):
     """The samples as the bytes of a sound file."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=form, subtype=subtype)
     return buffer.getvalue()
 
 
-def why_refused(data: bytes) -> str:
+def why_refused(data):
     with pytest.raises(RefusedError) as caught:
         AUDIO.inspect(data)
     with pytest.raises(RefusedError):  # whatever inspect refuses is not read either
@@ -84,7 +84,7 @@ FORMATS = [
 
 
 @pytest.mark.parametrize(("form", "subtype"), FORMATS)
-def test_each_format_is_taken(form: str, subtype: str) -> None:
+def test_each_format_is_taken(form, subtype):
     sound = tone(440, 1.0)
     data = file(sound, RATE, form, subtype)
     seconds, rate, channels, peak, clipped = AUDIO.inspect(data)
@@ -97,7 +97,7 @@ def test_each_format_is_taken(form: str, subtype: str) -> None:
     assert AUDIO.recall(AUDIO.remember(AUDIO.inspect(data))) == AUDIO.inspect(data)
 
 
-def test_ninety_six_kilohertz_and_eight_channels_are_taken() -> None:
+def test_ninety_six_kilohertz_and_eight_channels_are_taken():
     one = tone(440, 1.0, 96_000)
     eight = np.stack([one * (channel == 3) * 8 for channel in range(8)], axis=1) / 4
     data = file(eight.astype(np.float32), 96_000, "WAV", "FLOAT")
@@ -107,7 +107,7 @@ def test_ninety_six_kilohertz_and_eight_channels_are_taken() -> None:
     assert heard(mono, RATE).shape == (RATE,)
 
 
-def test_resampling_keeps_what_is_heard_and_drops_what_is_not() -> None:
+def test_resampling_keeps_what_is_heard_and_drops_what_is_not():
     low, high = tone(1000, 1.0, 44_100), tone(15_000, 1.0, 44_100)
     kept = heard(Sound(low, 44_100), RATE)
     reference = tone(1000, 1.0, RATE)
@@ -116,16 +116,16 @@ def test_resampling_keeps_what_is_heard_and_drops_what_is_not() -> None:
     assert np.abs(gone[2000:8000]).max() < 0.05 * np.abs(high).max() + 0.05
 
 
-def test_a_sound_at_the_wanted_rate_is_not_touched() -> None:
+def test_a_sound_at_the_wanted_rate_is_not_touched():
     samples = tone(300)
     assert heard(Sound(samples, RATE), RATE) is samples
 
 
-def cut(data: bytes) -> bytes:
+def cut(data):
     return data[: len(data) * 2 // 3]
 
 
-def test_bad_files_are_refused_with_a_reason() -> None:
+def test_bad_files_are_refused_with_a_reason():
     sound = tone(440, 2.0)
     assert why_refused(b"") == "empty file"
     assert why_refused(b"just some text, renamed to a.wav").startswith(
@@ -154,7 +154,7 @@ def test_bad_files_are_refused_with_a_reason() -> None:
     assert why_refused(file(broken, subtype="FLOAT")) == loud
 
 
-def test_absurd_sizes_are_refused_before_they_are_read() -> None:
+def test_absurd_sizes_are_refused_before_they_are_read():
     # A header that promises a day at 8 kHz, and its samples are not there.
     header = bytearray(file(np.zeros(1000, np.float32), 8000))
     assert why_refused(file(np.zeros(700 * 1000, np.float32), 1000)) == (
@@ -166,7 +166,7 @@ def test_absurd_sizes_are_refused_before_they_are_read() -> None:
     assert why_refused(file(many)) == "100 channels; at most 64 are accepted"
 
 
-def promising(frames: int, rate: int, channels: int = 1) -> bytes:
+def promising(frames, rate, channels=1):
     """A short FLAC whose header promises so many samples of each channel, up to 2 ** 32 - 1."""
     data = bytearray(file(np.zeros((rate // 10, channels), np.float32), rate, "FLAC"))
     data[22:26] = struct.pack(">I", frames)  # the lower 32 bits of 36
@@ -176,35 +176,33 @@ def promising(frames: int, rate: int, channels: int = 1) -> bytes:
 @pytest.mark.parametrize(
     ("seconds", "rate", "channels"), [(600, 400_000, 1), (600, 192_010, 1), (600, 48_000, 5)]
 )
-def test_a_sound_of_too_many_samples_is_refused_by_its_header(
-    seconds: int, rate: int, channels: int
-) -> None:
+def test_a_sound_of_too_many_samples_is_refused_by_its_header(seconds, rate, channels):
     why = why_refused(promising(seconds * rate, rate, channels))
     count = f"{seconds * rate * channels / 1e6:,.1f}"
     assert why.startswith(f"too long: {count} million samples in all channels; at most 115.2 mill")
     assert "600 s at 96 kHz with 2 channels" in why
 
 
-def test_ten_minutes_at_ninety_six_kilohertz_in_stereo_are_not_too_many() -> None:
+def test_ten_minutes_at_ninety_six_kilohertz_in_stereo_are_not_too_many():
     assert "too long" not in why_refused(promising(600 * 96_000, 96_000, 2))  # it is cut short
     assert why_refused(promising(601 * 8_000, 8_000)).startswith("too long: 601 s; at most 600 s")
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 96_000, 400_000])
-def test_a_file_is_resampled_piece_by_piece_to_the_same_bits(rate: int) -> None:
+def test_a_file_is_resampled_piece_by_piece_to_the_same_bits(rate):
     sound = np.stack([tone(440, 3.0, rate), tone(900, 3.0, rate, 1)], axis=1)
     data = file(sound, rate, "WAV", "FLOAT")
     np.testing.assert_array_equal(heard_of(data, RATE), heard(decode(data), RATE))
 
 
-def test_the_beginning_of_a_sound_is_what_it_begins_with() -> None:
+def test_the_beginning_of_a_sound_is_what_it_begins_with():
     data = file(tone(440, 9.0, 44_100), 44_100)
     start, whole = beginning(data, 4), decode(data)
     np.testing.assert_array_equal(start.samples, whole.samples[: 4 * 44_100])
     assert (start.rate, len(beginning(data, 10).samples)) == (44_100, 9 * 44_100)
 
 
-def test_a_long_sound_is_large_and_so_is_one_of_many_samples() -> None:
+def test_a_long_sound_is_large_and_so_is_one_of_many_samples():
     for data, large in (
         (file(tone(440, 5.0)), False),
         (promising(60 * 48_000, 48_000), False),
@@ -214,16 +212,14 @@ def test_a_long_sound_is_large_and_so_is_one_of_many_samples() -> None:
         assert AUDIO.large(data) == large
 
 
-def test_a_server_answers_large_sounds_one_at_a_time(
-    tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_answers_large_sounds_one_at_a_time(tmp_path, exported, monkeypatch):
     monkeypatch.setenv("HEADSTART_STORE", str(exported.parent))
     head = Head(np.zeros((3, 80), np.float32), np.zeros(3, np.float32))
     bundle = write_by_hand(tmp_path, "classification", head, "audio", backbone="mfcc")
     desk = Desk(Classifier(bundle, explains=True), Limits(seconds=120))
     large, small = file(np.zeros(70 * 8_000, np.float32), 8_000, "FLAC"), file(tone(440))
 
-    async def answers() -> int:
+    async def answers():
         until = asyncio.get_running_loop().time() + 120
         asked = [
             asyncio.create_task(desk.answer(data, False, 0, until))
@@ -240,14 +236,14 @@ def test_a_server_answers_large_sounds_one_at_a_time(
     desk.close()
 
 
-def test_a_stream_of_unknown_length_is_taken_as_it_is() -> None:
+def test_a_stream_of_unknown_length_is_taken_as_it_is():
     data = bytearray(file(tone(440)))
     struct.pack_into("<I", data, 4, 0xFFFFFFFF)
     struct.pack_into("<I", data, data.index(b"data") + 4, 0xFFFFFFFF)
     assert AUDIO.inspect(bytes(data))[0] == 0.5
 
 
-def test_silence_and_clipping_are_told() -> None:
+def test_silence_and_clipping_are_told():
     square = np.sign(tone(440)) * np.float32(1)
     rows = [AUDIO.inspect(file(samples)) for samples in (tone(440), square, square * 0)]
     manifest = pd.DataFrame(rows, columns=list(AUDIO.columns)).assign(path=["a", "b", "c"])
@@ -259,7 +255,7 @@ def test_silence_and_clipping_are_told() -> None:
     assert AUDIO.remarks(manifest[:1]) == []
 
 
-def test_channels_that_cancel_each_other_are_silent() -> None:
+def test_channels_that_cancel_each_other_are_silent():
     both = np.stack([tone(440), -tone(440)], axis=1)
     assert AUDIO.doubt(file(both)) == "silent: the mean of its channels peaks at -96.3 dBFS"
     assert AUDIO.doubt(file(both * np.float32([1, 0.9]))) == ""
@@ -271,12 +267,7 @@ def test_channels_that_cancel_each_other_are_silent() -> None:
     ]
 
 
-def test_predict_says_that_a_sound_is_silent(
-    exported: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_predict_says_that_a_sound_is_silent(exported, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HEADSTART_STORE", str(exported.parent))
     head = Head(np.zeros((3, 80), np.float32), np.zeros(3, np.float32))
     bundle = write_by_hand(tmp_path, "classification", head, "audio", backbone="mfcc")
@@ -296,13 +287,11 @@ def test_predict_says_that_a_sound_is_silent(
     assert "doubt" not in (tmp_path / "out.csv").read_text()
 
 
-def test_what_the_decoder_of_mp3_writes_stays_off_the_screen(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_what_the_decoder_of_mp3_writes_stays_off_the_screen(capfd):
     half = file(tone(440, 3), form="MP3")
     half = half[: len(half) // 2] + b"\xff" * 100
 
-    def read(number: int) -> None:
+    def read(number):
         os.write(2, f"line {number}\n".encode())
         with pytest.raises(RefusedError, match=r"^cut short: it has \d+ of \d+ samples"):
             AUDIO.inspect(half)
@@ -316,7 +305,7 @@ def test_what_the_decoder_of_mp3_writes_stays_off_the_screen(
 # Views
 
 
-def test_a_view_is_decided_by_digest_number_and_settings_alone() -> None:
+def test_a_view_is_decided_by_digest_number_and_settings_alone():
     settings = Augment(views=3)
     table = AUDIO.plan(["bb", "aa"], settings)
     assert table["digest"].tolist() == ["aa"] * 3 + ["bb"] * 3
@@ -330,7 +319,7 @@ def test_a_view_is_decided_by_digest_number_and_settings_alone() -> None:
     assert not other["gain"].equals(table[:3]["gain"])
 
 
-def test_views_are_within_what_was_asked_for() -> None:
+def test_views_are_within_what_was_asked_for():
     settings = Augment(views=200, shift=0.3, gain=4, noise=0.5, snr=10, speed=0.1)
     table = AUDIO.plan(["aa"], settings)
     assert table["speed"].between(0.9, 1.1).all()
@@ -345,7 +334,7 @@ def test_views_are_within_what_was_asked_for() -> None:
     assert still == ORIGINAL
 
 
-def test_what_a_view_does() -> None:
+def test_what_a_view_does():
     sound = Sound(tone(440, 1.0), RATE)
     plain = heard(sound, RATE)
     louder = heard(sound, RATE, View(gain=6.0206))
@@ -366,7 +355,7 @@ def test_what_a_view_does() -> None:
     assert not np.array_equal(noisy, heard(sound, RATE, View(snr=20.0, seed=8)))
 
 
-def test_noise_is_white_and_the_same_everywhere() -> None:
+def test_noise_is_white_and_the_same_everywhere():
     made = noise(100_000, 3)
     assert abs(made.mean()) < 0.01
     assert np.square(made).mean() == pytest.approx(1 / 3, rel=0.02)
@@ -374,7 +363,7 @@ def test_noise_is_white_and_the_same_everywhere() -> None:
     assert [f"{number:.6f}" for number in noise(3, 1)] == ["0.023643", "0.900927", "-0.711681"]
 
 
-def test_packed_views_differ_where_views_do() -> None:
+def test_packed_views_differ_where_views_do():
     views = [ORIGINAL, View(seed=1), View(gain=1.0), View(shift=0.1), View(snr=20.0)]
     packed = {AUDIO.pack_view(tuple(view)) for view in views}
     assert len(packed) == len(views)
@@ -387,7 +376,7 @@ def test_packed_views_differ_where_views_do() -> None:
 # Inputs of backbones
 
 
-def test_windows_hold_all_of_a_sound() -> None:
+def test_windows_hold_all_of_a_sound():
     numbers = np.arange(100, dtype=np.float32)
     assert windows(numbers, 200, 50)[0].tolist() == numbers.tolist()
     short = windows(numbers[:9], 200, 50)
@@ -399,7 +388,7 @@ def test_windows_hold_all_of_a_sound() -> None:
     assert (cut_up[0, 0], cut_up[-1, -1]) == (0, 99)
 
 
-def test_each_input_has_its_shape() -> None:
+def test_each_input_has_its_shape():
     data = file(tone(440, 5.0, 44_100), 44_100)
     assert AUDIO.read(data, SPEECH).shape == (3, 32_880)
     spectrum = Spectrum(22_050, 44_100, 2048, 2048, 512, 32)
@@ -414,7 +403,7 @@ def test_each_input_has_its_shape() -> None:
         assert np.array_equal(session.run(["input"], {name: example})[0], example)
 
 
-def test_pixels_do_not_depend_on_the_loudest() -> None:
+def test_pixels_do_not_depend_on_the_loudest():
     """Half as loud is 6 dB darker everywhere, and no sound is stretched to white."""
     loud, soft = (AUDIO.read(file(tone(1000) * gain), PICTURE) for gain in (1, 0.5))
     seen = soft > 20
@@ -424,7 +413,7 @@ def test_pixels_do_not_depend_on_the_loudest() -> None:
 
 
 @pytest.mark.parametrize("name", ["speech_embedding", "mfcc", "log_mel", "efficientnet_lite0"])
-def test_a_sound_has_the_same_bits_in_any_company(exported: Path, name: str) -> None:
+def test_a_sound_has_the_same_bits_in_any_company(exported, name):
     engine = on_export(export_once(exported, name, "pretrained"), AUDIO)
     assert engine.takes in AUDIO.feeds
     view = tuple(View(0.97, 0.1, 22.0, 5, -3.0))
@@ -444,14 +433,14 @@ def test_a_sound_has_the_same_bits_in_any_company(exported: Path, name: str) -> 
     assert not np.array_equal(together[0], together[1])
 
 
-def test_silence_has_finite_features(exported: Path) -> None:
+def test_silence_has_finite_features(exported):
     silent = file(np.zeros(RATE, np.float32))
     for name in ("speech_embedding", "mfcc", "log_mel"):
         engine = on_export(export_once(exported, name, "pretrained"), AUDIO)
         assert np.isfinite(engine.features(engine.make_views([(silent, [ORIGINAL])]), 4)).all()
 
 
-def test_no_caption_of_the_contact_sheet_is_cut() -> None:
+def test_no_caption_of_the_contact_sheet_is_cut():
     pen, font = ImageDraw.Draw(Image.new("RGB", (1, 1))), lettering.font(9)
     words = contact_sheet.words(View(1.08, 0.28, 38.0, 0, 10.0))
     assert lettering.fitted(words, pen, font, contact_sheet.TILE) == words
@@ -460,13 +449,11 @@ def test_no_caption_of_the_contact_sheet_is_cut() -> None:
 # Checks
 
 
-def test_copies_are_found_and_other_recordings_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_are_found_and_other_recordings_are_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
 
-    def word(pitch: float) -> Floats:
+    def word(pitch):
         """A glide with its overtones, as a voice has them, and breath."""
         time = np.arange(12_000) / RATE
         phase = 2 * np.pi * pitch * (time + 0.1 * time**2)
@@ -505,7 +492,7 @@ def test_copies_are_found_and_other_recordings_are_not(
 # Shown and explained
 
 
-def test_a_page_shows_the_spectrogram_and_plays_the_sound() -> None:
+def test_a_page_shows_the_spectrogram_and_plays_the_sound():
     shown = AUDIO.show(file(np.stack([tone(440, 9.0, 44_100)] * 2, axis=1), 44_100), 240)
     assert shown.media_type == "image/png"
     with Image.open(io.BytesIO(shown.data)) as picture:
@@ -523,7 +510,7 @@ def test_a_page_shows_the_spectrogram_and_plays_the_sound() -> None:
     assert not (small[-2:] == (250, 250, 247)).all()
 
 
-def test_hidden_stretches_are_silent_one_after_the_other() -> None:
+def test_hidden_stretches_are_silent_one_after_the_other():
     sound = tone(440, 1.0) + np.float32(0.2)
     hidden = AUDIO.hidden(file(sound, subtype="FLOAT"), SPEECH)
     assert len(hidden) == stretches(1.0, 1) == 16
@@ -537,7 +524,7 @@ def test_hidden_stretches_are_silent_one_after_the_other() -> None:
     assert stretches(600, 300) == 4  # a long sound has few, long ones
 
 
-def test_marked_parts_are_where_the_weights_are() -> None:
+def test_marked_parts_are_where_the_weights_are():
     data = file(np.random.default_rng(0).standard_normal(RATE).astype(np.float32) * 0.1)
     weights = np.zeros(10, np.float32)
     weights[7] = 1
@@ -548,7 +535,7 @@ def test_marked_parts_are_where_the_weights_are() -> None:
     assert np.flatnonzero(redness > 50).tolist() == list(range(140, 160))
 
 
-def test_a_map_is_laid_over_all_windows() -> None:
+def test_a_map_is_laid_over_all_windows():
     windows_seen = np.full((2, 64, 64, 3), 100, np.uint8)
     heat = np.zeros((4, 8), np.float32)
     heat[:, 6:] = 1  # the end of the second window
@@ -564,7 +551,7 @@ def test_a_map_is_laid_over_all_windows() -> None:
 
 
 @pytest.fixture
-def sounds(project: Project) -> Project:
+def sounds(project):
     project.set(
         **{
             "ingest.kind": "audio",
@@ -585,7 +572,7 @@ def sounds(project: Project) -> Project:
 FORMS = (("WAV", "wav"), ("FLAC", "flac"), ("OGG", "ogg"), ("MP3", "mp3"))
 
 
-def write_sounds(count: int) -> None:
+def write_sounds(count):
     """Hums with a beep in them, high in one class and low in the other, at any time."""
     for number in range(count):
         random = np.random.default_rng(number)
@@ -600,12 +587,12 @@ def write_sounds(count: int) -> None:
         path.write_bytes(file(hum, rate, form))
 
 
-def run(*stages: str) -> None:
+def run(*stages):
     for stage in stages:
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
 
 
-def beep_file(at: float) -> bytes:
+def beep_file(at):
     """A second and a half of hum, with a high beep of 0.2 s in it."""
     hum = tone(120, 1.5) * 0.3
     beep = tone(3000, 0.2)
@@ -613,7 +600,7 @@ def beep_file(at: float) -> bytes:
     return file(hum)
 
 
-def test_every_stage_takes_sounds(sounds: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_stage_takes_sounds(sounds, capsys):
     write_sounds(60)
     (Path("data/raw/sounds") / "high" / "text.wav").write_text("no sound at all")
     run(*STAGES)
@@ -652,7 +639,7 @@ def test_every_stage_takes_sounds(sounds: Project, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.slow
-def test_a_picture_network_hears_by_its_spectrogram(sounds: Project) -> None:
+def test_a_picture_network_hears_by_its_spectrogram(sounds):
     write_sounds(24)
     sounds.set(**{"extract.backbone": "efficientnet_lite0"})
     run("ingest", "augment", "extract", "train", "evaluate", "bundle")
@@ -665,14 +652,14 @@ def test_a_picture_network_hears_by_its_spectrogram(sounds: Project) -> None:
         assert answer.heat.media_type == "image/png"
 
 
-def test_networks_are_not_trained_on_sounds() -> None:
+def test_networks_are_not_trained_on_sounds():
     from pipeline.transfer.examples import Feed
 
     with pytest.raises(ParamsError, match=r"sounds give several: set finetune\.run"):
         Feed(AUDIO, PICTURE, Augment())
 
 
-def test_arrays_and_torch_are_told_that_they_are_not_taken() -> None:
+def test_arrays_and_torch_are_told_that_they_are_not_taken():
     with pytest.raises(RefusedError, match="sample rate"):
         AUDIO.encode(np.zeros(100, np.float32))
     with pytest.raises(ParamsError, match="does not run in PyTorch"):

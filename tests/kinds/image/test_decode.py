@@ -3,7 +3,6 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +14,14 @@ from pipeline.examples.files import load, read
 from pipeline.kinds.image import KIND, decode
 from tests.faults import fuzz
 from tests.helpers import picture_cases
-from tests.helpers.picture_cases import REFUSED, TAKEN, Taken
+from tests.helpers.picture_cases import REFUSED, TAKEN
 
 # Pillow's remarks on damaged files
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 
 @pytest.mark.parametrize("case", TAKEN.values(), ids=TAKEN.keys())
-def test_taken_upright_in_srgb(case: Taken) -> None:
+def test_taken_upright_in_srgb(case):
     data = case.data()
     seen = decode.inspect(data)
     assert (seen.width, seen.height, seen.format) == (*case.size, case.format)
@@ -33,13 +32,13 @@ def test_taken_upright_in_srgb(case: Taken) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED.keys() - {"empty.jpg"}))
-def test_refused_with_a_reason(name: str) -> None:
+def test_refused_with_a_reason(name):
     with pytest.raises(RefusedError, match=REFUSED[name].reason) as refused:
         decode.inspect(REFUSED[name].data())
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_what_inspect_takes_decode_takes_at_any_size() -> None:
+def test_what_inspect_takes_decode_takes_at_any_size():
     for case in TAKEN.values():
         data = case.data()
         for shorter_side in (1, 8, 64, None):
@@ -47,7 +46,7 @@ def test_what_inspect_takes_decode_takes_at_any_size() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(mode: str) -> None:
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(mode):
     data = picture_cases.jpeg(picture_cases.colour(mode).resize((4800, 3200)))
     picture = decode.decode(data, shorter_side=224)
     assert picture.size == (1200, 800)  # the half of it would be less than twice 224
@@ -57,7 +56,7 @@ def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(mode: str) -> None:
     assert decode.inspect(data)[:2] == (4800, 3200)
 
 
-def test_sixteen_bit_colour_keeps_its_upper_bits() -> None:
+def test_sixteen_bit_colour_keeps_its_upper_bits():
     random = np.random.default_rng(0).integers(0, 65536, (32, 48), dtype=np.uint16)
     for data in (
         picture_cases.png(Image.fromarray(random)),
@@ -69,21 +68,19 @@ def test_sixteen_bit_colour_keeps_its_upper_bits() -> None:
 
 
 @pytest.mark.timeout(120)  # minutes if every strip were read by itself
-def test_a_tiff_of_two_million_strips_does_not_hang() -> None:
+def test_a_tiff_of_two_million_strips_does_not_hang():
     seen = decode.inspect(picture_cases.tiff_of_strips(2_000_000))
     assert (seen.width, seen.height) == (64, 64)
 
 
-def test_many_scans_of_a_small_jpeg_are_taken() -> None:
+def test_many_scans_of_a_small_jpeg_are_taken():
     data = picture_cases.jpeg(progressive=True)
     second, third = picture_cases.jpeg_scans(data)[1:3]
     many = data[:-2] + data[second:third] * 200 + b"\xff\xd9"
     assert decode.inspect(many)[:4] == decode.inspect(data)[:4]
 
 
-def test_scans_are_counted_in_the_picture_and_not_behind_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_scans_are_counted_in_the_picture_and_not_behind_it(monkeypatch):
     monkeypatch.setattr(decode, "MAX_SCANS", 20 * 48 * 32 / decode.MAX_PIXELS)
     data = picture_cases.jpeg(progressive=True)
     decode.inspect(data + b"\xff\xda" * 99)
@@ -92,7 +89,7 @@ def test_scans_are_counted_in_the_picture_and_not_behind_it(
         decode.inspect(data[:-2] + data[second:third] * 20 + b"\xff\xd9")
 
 
-def in_pieces(count: int) -> dict[str, bytes]:
+def in_pieces(count):
     """Sound pictures that hold that many tiny pieces beside."""
     jpeg, gif = picture_cases.jpeg(), TAKEN["still.gif"].data()
     png = picture_cases.png(picture_cases.colour())
@@ -107,7 +104,7 @@ def in_pieces(count: int) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", in_pieces(1).keys())
-def test_a_file_of_too_many_pieces(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_too_many_pieces(kind, monkeypatch):
     data = in_pieces(3000)[kind]
     decode.inspect(data)
     monkeypatch.setattr(decode, "MAX_READS", 2000)
@@ -115,14 +112,14 @@ def test_a_file_of_too_many_pieces(kind: str, monkeypatch: pytest.MonkeyPatch) -
         decode.inspect(data)
 
 
-def test_load_gives_the_bytes_of_a_regular_file(tmp_path: Path) -> None:
+def test_load_gives_the_bytes_of_a_regular_file(tmp_path):
     file = tmp_path / "a.jpg"
     file.write_bytes(b"some bytes")
     (tmp_path / "link").symlink_to(file)
     assert load(file, 10) == load(tmp_path / "link", 10) == b"some bytes"
 
 
-def test_load_refuses_what_is_no_file(tmp_path: Path) -> None:
+def test_load_refuses_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RefusedError, match="not a regular file"):
         load(tmp_path / "pipe", 10)  # without waiting for a writer
@@ -136,14 +133,14 @@ def test_load_refuses_what_is_no_file(tmp_path: Path) -> None:
         load(Path("/proc/kmsg"), 10)  # reading it would wait for the kernel
 
 
-def test_load_refuses_a_huge_file_unread(tmp_path: Path) -> None:
+def test_load_refuses_a_huge_file_unread(tmp_path):
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(5_000_000_000)  # takes no room on the disk
     with pytest.raises(RefusedError, match="too large: 5,000 MB, at most 200 MB"):
         load(tmp_path / "huge.jpg", KIND.most_bytes)
 
 
-def test_read_compares_with_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_compares_with_the_manifest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = Path("a.jpg")
     file.write_bytes(b"as it was")
@@ -157,9 +154,7 @@ def test_read_compares_with_the_manifest(tmp_path: Path, monkeypatch: pytest.Mon
         read(file, digest)
 
 
-def test_a_manifest_names_no_picture_outside_of_the_project(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_manifest_names_no_picture_outside_of_the_project(tmp_path, monkeypatch):
     (tmp_path / "project").mkdir()
     (tmp_path / "secret.jpg").write_bytes(b"of somebody else")
     (tmp_path / "project" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
@@ -171,15 +166,15 @@ def test_a_manifest_names_no_picture_outside_of_the_project(
     assert read(Path("link.jpg"), digest)  # as DVC links pictures from its cache
 
 
-def test_damaged_pictures_are_taken_or_refused() -> None:
+def test_damaged_pictures_are_taken_or_refused():
     """A slice of `tests/faults/fuzz.py`, whose page has the figures of a whole run."""
     sound = fuzz.seeds()
     outcomes = [fuzz.outcome(fuzz.damaged(number, sound)[1]) for number in range(400)]
     assert set(outcomes) == {"taken", "refused"}
 
 
-def test_pillows_settings_are_ours_while_a_thread_reads_and_no_longer() -> None:
-    def state() -> tuple[Any, ...]:
+def test_pillows_settings_are_ours_while_a_thread_reads_and_no_longer():
+    def state():
         filters = [str(one) for one in warnings.filters]
         return filters, logging.getLogger("PIL").level, TiffImagePlugin.READ_LIBTIFF
 
@@ -198,9 +193,7 @@ def test_pillows_settings_are_ours_while_a_thread_reads_and_no_longer() -> None:
     assert state() == before
 
 
-def test_the_limit_of_pixels_is_ours_and_a_lower_one_the_users(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_limit_of_pixels_is_ours_and_a_lower_one_the_users(monkeypatch):
     data = picture_cases.bit_png(11_000, 11_000)  # Pillow's own limit is higher
     with pytest.raises(RefusedError, match=r"^too large: over 120,000,000 pixels; cut it"):
         decode.inspect(data)

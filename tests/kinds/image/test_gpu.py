@@ -15,7 +15,6 @@ from PIL import Image
 from pipeline import kinds
 from pipeline.backbones import catalogue
 from pipeline.backbones.catalogue import TorchBackbone
-from pipeline.backbones.engines.engine import Engine
 from pipeline.backbones.engines.on_torch import on_torch
 from pipeline.core import params
 from pipeline.core.backbone import Backbone
@@ -23,7 +22,6 @@ from pipeline.core.errors import DeviceError
 from pipeline.kinds import Fitted, Pixels
 from pipeline.kinds.image import gpu
 from pipeline.kinds.image.views import ORIGINAL, View
-from tests.conftest import Project
 
 HAS_CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if HAS_CUDA else "cpu:0"
@@ -37,14 +35,14 @@ PLAN = [
 EXACT = 3  # of these views are copies
 
 
-def encoded(picture: Image.Image, form: str = "PNG") -> bytes:
+def encoded(picture, form="PNG"):
     file = io.BytesIO()
     picture.save(file, form)
     return file.getvalue()
 
 
 @pytest.fixture(scope="module")
-def files() -> list[bytes]:
+def files():
     """A cup of coffee in several sizes and formats, a panorama among them."""
     whole = Image.fromarray(skimage.data.coffee())
     sizes = [(64, 64), (91, 64), (64, 80), (500, 375), (300, 900), (900, 100), (235, 224)]
@@ -55,9 +53,7 @@ def files() -> list[bytes]:
     "preprocessing",
     [SMALL, Pixels(256, 224, "bilinear", *SCALE), Fitted(224, 224, "bicubic", *SCALE, "border")],
 )
-def test_views_are_those_of_the_cpu_to_a_grey_level(
-    files: list[bytes], preprocessing: Pixels | Fitted
-) -> None:
+def test_views_are_those_of_the_cpu_to_a_grey_level(files, preprocessing):
     asked = [(data, [tuple(view) for view in PLAN]) for data in files]
     maker = IMAGE.inputs(preprocessing, DEVICE)
     assert isinstance(maker, gpu.ViewMaker)
@@ -70,7 +66,7 @@ def test_views_are_those_of_the_cpu_to_a_grey_level(
     np.testing.assert_array_equal(seen, alone)
 
 
-def opened(device: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Engine:
+def opened(device, monkeypatch, **changes):
     """The engine on a device, whose card has a name even if there is none."""
     if not HAS_CUDA:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
@@ -88,13 +84,7 @@ def opened(device: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> E
         ),
     ],
 )
-def test_features_are_those_of_the_cpu(
-    project: Project,
-    files: list[bytes],
-    precision: str,
-    bound: float,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_features_are_those_of_the_cpu(project, files, precision, bound, monkeypatch):
     plain, engine = opened("cpu", monkeypatch), opened(DEVICE, monkeypatch, precision=precision)
     asked = [(data, PLAN) for data in files]
     wanted = plain.features(plain.make_views(asked), 4)
@@ -106,9 +96,7 @@ def test_features_are_those_of_the_cpu(
     np.testing.assert_array_equal(made[: 4 * len(PLAN)], np.concatenate(alone))
 
 
-def test_what_changes_numbers_is_in_the_fingerprint(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_changes_numbers_is_in_the_fingerprint(project, monkeypatch):
     changes = [{}, {"precision": "bfloat16"}, {"batch_size": 2}]
     engines = [opened(DEVICE, monkeypatch, **one) for one in changes]
     engines.append(opened("cpu", monkeypatch))
@@ -119,16 +107,11 @@ def test_what_changes_numbers_is_in_the_fingerprint(
     assert "gpu views" not in engines[-1].fingerprint
 
 
-def test_memory_that_runs_out_halves_the_batch(
-    project: Project,
-    files: list[bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_memory_that_runs_out_halves_the_batch(project, files, monkeypatch, capsys):
     class Large(torch.nn.Module):
         """A network for whose batches memory suffices up to a limit."""
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        def forward(self, pictures):
             if len(pictures) > limit:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return pictures.float().mean(dim=(1, 2))

@@ -2,7 +2,6 @@
 
 import importlib
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from pipeline.serving.classifier import Classifier
 from pipeline.serving.explain import effects, odds
 from pipeline.serving.hidden import hidden_features
 from pipeline.tables.manifest import read_manifest
-from tests.conftest import Project, enter_copy, project_in
+from tests.conftest import enter_copy, project_in
 
 IMAGE = kinds.named("image")
 NAME = "python:redness.network"
@@ -49,7 +48,7 @@ def network():
 '''
 
 
-def drawn(seed: int, colour: tuple[int, int, int], place: tuple[int, int]) -> Image.Image:
+def drawn(seed, colour, place):
     """Grey noise of 90 x 72 pixels, with a disc of a colour at (x, y)."""
     noise = np.random.default_rng(seed).integers(90, 130, (72, 90, 1)).astype(np.uint8)
     pixels = np.repeat(noise, 3, axis=2)
@@ -58,19 +57,19 @@ def drawn(seed: int, colour: tuple[int, int, int], place: tuple[int, int]) -> Im
     return Image.fromarray(pixels)
 
 
-def as_bytes(picture: Image.Image) -> bytes:
+def as_bytes(picture):
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def run(*stages: str) -> None:
+def run(*stages):
     for stage in stages:
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
 
 
 @pytest.fixture(scope="module")
-def trained_once(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
+def trained_once(tmp_path_factory, exported):
     folder = tmp_path_factory.mktemp("trained")
     with project_in(folder, exported) as project:
         train_on_discs(project)
@@ -78,13 +77,13 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Pa
 
 
 @pytest.fixture
-def trained(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def trained(trained_once, tmp_path, monkeypatch):
     """A bundle that distinguishes red discs from blue ones, by a graph without maps."""
     enter_copy(trained_once, tmp_path / "project", monkeypatch)
     return Path("bundle")
 
 
-def train_on_discs(project: Project) -> None:
+def train_on_discs(project):
     Path("plugins").mkdir()
     Path("plugins/redness.py").write_text(PLUGIN)
     places = np.random.default_rng(0).integers((20, 12), (70, 60), (40, 2)).tolist()
@@ -100,7 +99,7 @@ def train_on_discs(project: Project) -> None:
     run("ingest", "augment", "extract", "train", "evaluate", "bundle")
 
 
-def heat_of(shown: bytes, picture: Image.Image) -> np.ndarray:
+def heat_of(shown, picture):
     """How much lighter than without heat each pixel is: [64, 64], of the colours' red part."""
     seen = crop(base(as_bytes(picture), Preprocessing(72, 64, "bicubic", (0,) * 3, (1,) * 3)), 64)
     cold = overlay(seen, np.zeros((7, 7), np.float32)).astype(int)
@@ -108,9 +107,7 @@ def heat_of(shown: bytes, picture: Image.Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("place", [(24, 18), (64, 20), (45, 36), (26, 56), (62, 52)])
-def test_the_marked_cells_lie_on_the_object_that_decides(
-    trained: Path, place: tuple[int, int]
-) -> None:
+def test_the_marked_cells_lie_on_the_object_that_decides(trained, place):
     picture = drawn(99, (220, 60, 60), place)
     classifier = Classifier(trained, explains=True)
     assert not classifier.has_maps
@@ -127,7 +124,7 @@ def test_the_marked_cells_lie_on_the_object_that_decides(
     assert heat[far].mean() < heat.max() / 10
 
 
-def test_every_door_shows_the_same_map_each_time(trained: Path, tmp_path: Path) -> None:
+def test_every_door_shows_the_same_map_each_time(trained, tmp_path):
     file = tmp_path / "one.png"
     drawn(7, (60, 60, 220), (40, 30)).save(file)
     model = headstart.load(trained)
@@ -142,11 +139,8 @@ def test_every_door_shows_the_same_map_each_time(trained: Path, tmp_path: Path) 
 
 
 def test_another_head_draws_its_map_from_kept_features_of_hidden_parts(
-    trained_once: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    trained_once, tmp_path, monkeypatch, capsys
+):
     project = enter_copy(trained_once, tmp_path / "project", monkeypatch)
     computed = []
     hidden = Classifier.hidden
@@ -155,7 +149,7 @@ def test_another_head_draws_its_map_from_kept_features_of_hidden_parts(
     paths = manifest["path"].tolist()[:2]
     examples = [(path, digest, "") for path, digest in zip(paths, manifest["digest"], strict=False)]
 
-    def maps() -> list[bytes]:
+    def maps():
         classifier = Classifier(Path("bundle"), explains=True)
         parts = hidden_features(classifier, examples, lambda path: Path(path).read_bytes())
         answers = [
@@ -181,8 +175,8 @@ def test_another_head_draws_its_map_from_kept_features_of_hidden_parts(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet+timm:test_vit"])
 def test_transformers_and_networks_joined_with_one_have_maps_and_are_told_to_be_untrained(
-    project: Project, draw_picture: Callable[..., Image.Image], name: str
-) -> None:
+    project, draw_picture, name
+):
     for i in range(40):
         path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +205,7 @@ def test_transformers_and_networks_joined_with_one_have_maps_and_are_told_to_be_
     assert "<figcaption>evidence for" in page
 
 
-def test_any_two_cells_are_hidden_together_in_a_quarter_of_the_pictures() -> None:
+def test_any_two_cells_are_hidden_together_in_a_quarter_of_the_pictures():
     hides = hiding.together().astype(int)
     both = hides.T @ hides
     np.testing.assert_array_equal(np.diag(both), len(hides) // 2)
@@ -219,7 +213,7 @@ def test_any_two_cells_are_hidden_together_in_a_quarter_of_the_pictures() -> Non
     assert len(np.unique(hides, axis=0)) == len(hides)
 
 
-def test_effects_are_those_of_each_part_by_itself() -> None:
+def test_effects_are_those_of_each_part_by_itself():
     hides = hiding.together()
     generator = np.random.default_rng(0)
     of_parts = generator.normal(0, 0.3, hides.shape[1])
@@ -230,7 +224,7 @@ def test_effects_are_those_of_each_part_by_itself() -> None:
     np.testing.assert_array_equal(effects(np.full(len(hides), 0.3), hides), 0)
 
 
-def test_the_odds_of_a_certain_answer_are_told_from_the_others() -> None:
+def test_the_odds_of_a_certain_answer_are_told_from_the_others():
     for least in (1e-3, 1e-9, 1e-20):
         shares = np.array([least, 1 - 3 * least, 2 * least], np.float32)
         assert odds(shares, 1) == pytest.approx(-np.log(3 * least), rel=1e-3)
@@ -240,9 +234,7 @@ def test_the_odds_of_a_certain_answer_are_told_from_the_others() -> None:
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 301), (64, 64), (2000, 90), (71, 73)])
 @pytest.mark.parametrize(("resize", "side"), [(72, 64), (73, 64), (64, 64), (64, 80)])
-def test_what_is_left_of_the_picture_stays_where_it_was(
-    size: tuple[int, int], resize: int, side: int, draw_picture: Callable[..., Image.Image]
-) -> None:
+def test_what_is_left_of_the_picture_stays_where_it_was(size, resize, side, draw_picture):
     wanted = Preprocessing(resize, side, "bicubic", (0.5,) * 3, (0.5,) * 3)
     data = as_bytes(draw_picture(3, *size))
     seen = crop(IMAGE.read(data, wanted), side)

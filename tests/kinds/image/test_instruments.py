@@ -6,7 +6,6 @@ import math
 import struct
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,6 @@ from pipeline.kinds.image import Image as ImageKind
 from pipeline.kinds.image.reading import PLAIN, Reading, parsed
 from pipeline.serving.classifier import Classifier
 from pipeline.tables.manifest import kind_in
-from tests.conftest import Project
 from tests.helpers import picture_cases
 from tests.helpers.picture_cases import chunk
 
@@ -50,7 +48,7 @@ FILE, TYPE = Reading("file"), Reading("type")
 RAMP = np.linspace(0, 1, 32 * 48).reshape(32, 48)  # from 0 to 1, all values different
 
 
-def read(data: bytes, reading: Reading = PLAIN) -> tuple[Array, str]:
+def read(data, reading=PLAIN):
     """The pixels, and what stands in the manifest."""
     seen = decode.inspect(data, reading)
     picture = decode.decode(data, None, reading)
@@ -59,13 +57,13 @@ def read(data: bytes, reading: Reading = PLAIN) -> tuple[Array, str]:
     return decode.pixels(picture), seen.read_as
 
 
-def grey(data: bytes, reading: Reading = PLAIN) -> tuple[Array, str]:
+def grey(data, reading=PLAIN):
     pixels, words = read(data, reading)
     assert (pixels == pixels[..., :1]).all()
     return pixels[..., 0], words
 
 
-def refused(data: bytes, reading: Reading = PLAIN) -> str:
+def refused(data, reading=PLAIN):
     with pytest.raises(RefusedError) as reason:
         decode.inspect(data, reading)
     with pytest.raises(RefusedError) as again:
@@ -75,7 +73,7 @@ def refused(data: bytes, reading: Reading = PLAIN) -> str:
     return str(reason.value)
 
 
-def scaled(values: Array, low: float, high: float) -> Array:
+def scaled(values, low, high):
     """What `reading.eight_bits` should make, by the plain formula."""
     share = (values.astype(np.float64) - low) / (high - low)
     return np.floor(np.clip(share, 0, 1) * 255 + 0.5)
@@ -84,12 +82,12 @@ def scaled(values: Array, low: float, high: float) -> Array:
 # Ranges
 
 
-def counts() -> Array:
+def counts():
     """Counts of a 12-bit camera."""
     return (100 + RAMP * 3900).astype(np.uint16)
 
 
-def png16(array: Array, kind: int, *chunks: bytes) -> bytes:
+def png16(array, kind, *chunks):
     rows = array.astype(">u2").reshape(len(array), -1).view(np.uint8)
     return picture_cases.raw_png(16, kind, rows, *chunks)
 
@@ -105,7 +103,7 @@ def png16(array: Array, kind: int, *chunks: bytes) -> bytes:
     ],
     ids=["png", "tiff", "big-endian tiff", "lzw tiff", "pgm"],
 )
-def test_sixteen_bits_by_each_range(data: Callable[[], bytes]) -> None:
+def test_sixteen_bits_by_each_range(data):
     for reading, low, high in (
         (FILE, 100, 4000),
         (TYPE, 0, 65535),
@@ -122,7 +120,7 @@ def test_sixteen_bits_by_each_range(data: Callable[[], bytes]) -> None:
 
 @pytest.mark.parametrize("dtype", ["i1", "i2", "u4", "i4", "f2", "f4", "f8"])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_other_numbers_of_a_tiff(dtype: str, byteorder: str) -> None:
+def test_other_numbers_of_a_tiff(dtype, byteorder):
     values = (RAMP * 200 - (0 if dtype[0] == "u" else 100)).astype(dtype)
     data = picture_cases.tiff(values, byteorder=byteorder)
     reading = Reading((float(values.min()), float(values.max())))
@@ -135,14 +133,14 @@ def test_other_numbers_of_a_tiff(dtype: str, byteorder: str) -> None:
         assert "set ingest.range" in refused(data)
 
 
-def test_floats_from_0_to_1_are_the_type_of_floats() -> None:
+def test_floats_from_0_to_1_are_the_type_of_floats():
     pixels, words = grey(picture_cases.tiff(RAMP.astype("f4")), TYPE)
     np.testing.assert_array_equal(pixels, scaled(RAMP.astype("f4"), 0, 1))
     assert words == "float32 from 0 to 1"
 
 
 @pytest.mark.parametrize("kind", ["tiff", "png"])
-def test_deep_colours_keep_their_lower_bits(kind: str) -> None:
+def test_deep_colours_keep_their_lower_bits(kind):
     colours = np.stack([counts(), counts() // 2, counts() // 4], axis=2)
     data = picture_cases.tiff(colours, photometric="rgb") if kind == "tiff" else png16(colours, 2)
     pixels, words = read(data, Reading((0.0, 4095.0)))
@@ -155,7 +153,7 @@ def test_deep_colours_keep_their_lower_bits(kind: str) -> None:
     assert words == "16 bits divided by 256"
 
 
-def test_opacity_of_a_deep_png_is_no_value() -> None:
+def test_opacity_of_a_deep_png_is_no_value():
     reading = Reading((0.0, 4095.0))
     opacity = np.full((32, 48), 65535, np.uint16)
     opacity[:, 24:] = 0
@@ -175,7 +173,7 @@ def test_opacity_of_a_deep_png_is_no_value() -> None:
     np.testing.assert_array_equal(pixels, expected)
 
 
-def test_portable_maps_of_odd_ranges() -> None:
+def test_portable_maps_of_odd_ranges():
     data = b"P5 48 32 4095\n" + counts().astype(">u2").tobytes()
     pixels, words = grey(data, TYPE)
     np.testing.assert_array_equal(pixels, scaled(counts(), 0, 4095))
@@ -186,7 +184,7 @@ def test_portable_maps_of_odd_ranges() -> None:
     np.testing.assert_array_equal(grey(floats, TYPE)[0], scaled(RAMP.astype("f4"), 0, 1))
 
 
-def test_what_is_of_eight_bits_is_left_as_it_is() -> None:
+def test_what_is_of_eight_bits_is_left_as_it_is():
     for reading in (FILE, TYPE, Reading((0.0, 4095.0))):
         for case in ("baseline.jpg", "colour.png", "colour.tif", "grey.tif", "photo.heic"):
             if case in picture_cases.TAKEN:
@@ -196,7 +194,7 @@ def test_what_is_of_eight_bits_is_left_as_it_is() -> None:
                 assert decode.decode(data, None, reading) == decode.decode(data)
 
 
-def test_pictures_without_values() -> None:
+def test_pictures_without_values():
     nothing = np.full((32, 48), np.nan, "f4")
     for reading in (FILE, TYPE, Reading((0.0, 5.0))):
         assert refused(picture_cases.tiff(nothing), reading) == (
@@ -211,7 +209,7 @@ def test_pictures_without_values() -> None:
     )
 
 
-def test_values_that_are_no_numbers_are_black_and_counted() -> None:
+def test_values_that_are_no_numbers_are_black_and_counted():
     values = RAMP.astype("f4") + 1
     values[0, :3] = np.nan, np.inf, -np.inf
     pixels, words = grey(picture_cases.tiff(values), FILE)
@@ -222,7 +220,7 @@ def test_values_that_are_no_numbers_are_black_and_counted() -> None:
     assert words == f"float32 from {low:.9g} to 2, 3 without a value black"
 
 
-def test_white_may_be_zero_and_the_camera_held_sideways() -> None:
+def test_white_may_be_zero_and_the_camera_held_sideways():
     data = picture_cases.tiff(counts(), photometric="miniswhite", extratags=[(274, 3, 1, 6, True)])
     pixels, _ = grey(data, FILE)
     np.testing.assert_array_equal(pixels, np.rot90(255 - scaled(counts(), 100, 4000), 3))
@@ -231,13 +229,13 @@ def test_white_may_be_zero_and_the_camera_held_sideways() -> None:
 # Channels
 
 
-def stack(channels: int, dtype: str = "u2") -> Array:
+def stack(channels, dtype="u2"):
     """[channels, 32, 48], each with a range of its own."""
     return np.stack([(RAMP * 1000 + 10 * c).astype(dtype) for c in range(channels)])
 
 
 @pytest.mark.parametrize("form", ["pages", "imagej", "separate", "together"])
-def test_forty_channels(form: str) -> None:
+def test_forty_channels(form):
     values = stack(40)
     if form == "pages":
         data = picture_cases.tiff(values, photometric="minisblack", compression="zlib")
@@ -270,7 +268,7 @@ def test_forty_channels(form: str) -> None:
         assert read(data)[1] == "page 1 of 40, 16 bits divided by 256"
 
 
-def test_channels_of_eight_bits_need_no_range_and_floats_do() -> None:
+def test_channels_of_eight_bits_need_no_range_and_floats_do():
     values = np.moveaxis(stack(5, "f4"), 0, 2)
     bytes_of_it = (values / 8).astype(np.uint8)
     options = {"photometric": "minisblack", "planarconfig": "contig"}
@@ -284,7 +282,7 @@ def test_channels_of_eight_bits_need_no_range_and_floats_do() -> None:
     )
 
 
-def test_channels_of_any_picture_are_picked() -> None:
+def test_channels_of_any_picture_are_picked():
     reading = Reading(None, (3, 2, 1))
     colours = decode.pixels(picture_cases.colour())
     for case in ("colour.png", "colour.tif", "colour.bmp", "colour.ppm"):
@@ -298,7 +296,7 @@ def test_channels_of_any_picture_are_picked() -> None:
     assert grey(grey_png, Reading(None, (1,)))[1] == "channels 1 of 1"
 
 
-def test_infrared_beside_colours() -> None:
+def test_infrared_beside_colours():
     values = np.moveaxis(stack(4), 0, 2)
     data = picture_cases.tiff(values, photometric="rgb", extrasamples=["unspecified"])
     pixels, _ = read(data, Reading((0.0, 1100.0), (4, 1, 2)))
@@ -306,7 +304,7 @@ def test_infrared_beside_colours() -> None:
     assert "a TIFF of 4 channels of uint16: set ingest.channels" in refused(data, FILE)
 
 
-def test_pages_of_a_tiff_are_told() -> None:
+def test_pages_of_a_tiff_are_told():
     data = picture_cases.TAKEN["pages.tif"].data()
     assert read(data)[1] == "page 1 of 2"
     assert len(tiff.pages(data)) == 2
@@ -317,7 +315,7 @@ def test_pages_of_a_tiff_are_told() -> None:
     assert "differ in size or type" in refused(differing.getvalue(), Reading("file", (1, 2, 2)))
 
 
-def test_whole_slides_are_told_what_cuts_them() -> None:
+def test_whole_slides_are_told_what_cuts_them():
     for reading in (PLAIN, FILE, Reading("file", (1,))):
         data = bytearray(picture_cases.tiff(counts()))
         for tag, number, side in ((256, 48, 90_000), (257, 32, 60_000)):
@@ -332,7 +330,7 @@ def test_whole_slides_are_told_what_cuts_them() -> None:
         )
 
 
-def test_what_is_left_of_a_file_is_remarked() -> None:
+def test_what_is_left_of_a_file_is_remarked():
     manifest = pd.DataFrame({"path": ["a.tif", "b.tif", "c.tif"]})
     assert KIND.remarks(manifest) == []
     manifest["read_as"] = ["page 1 of 3", "", "page 1 of 2, 16 bits divided by 256"]
@@ -346,7 +344,7 @@ def test_what_is_left_of_a_file_is_remarked() -> None:
     assert kinds.named("image channels=1,2,3").remarks(manifest) == []
 
 
-def test_pages_that_go_in_a_circle_are_counted_once() -> None:
+def test_pages_that_go_in_a_circle_are_counted_once():
     data = bytearray(picture_cases.TAKEN["pages.tif"].data())
     places = tiff.pages(bytes(data))
     (fields,) = struct.unpack_from("<H", data, places[1])
@@ -354,7 +352,7 @@ def test_pages_that_go_in_a_circle_are_counted_once() -> None:
     assert tiff.pages(bytes(data)) == places
 
 
-def test_a_tiff_that_unpacks_to_more_than_it_says_costs_no_more() -> None:
+def test_a_tiff_that_unpacks_to_more_than_it_says_costs_no_more():
     """libtiff stops where the strip is full."""
     bomb = zlib.compress(bytes(100_000_000))
     data = bytearray(picture_cases.tiff(counts(), compression="zlib"))
@@ -367,7 +365,7 @@ def test_a_tiff_that_unpacks_to_more_than_it_says_costs_no_more() -> None:
     assert refused(bytes(data) + bomb, FILE) == "constant: every value is 0"
 
 
-def test_damaged_tiffs_of_instruments_are_taken_or_refused() -> None:
+def test_damaged_tiffs_of_instruments_are_taken_or_refused():
     random = np.random.default_rng(0)
     made = [
         picture_cases.tiff(stack(5), photometric="minisblack", compression="zlib"),
@@ -393,7 +391,7 @@ def test_damaged_tiffs_of_instruments_are_taken_or_refused() -> None:
 # DICOM
 
 
-def dicom(values: Array, syntax: str = ExplicitVRLittleEndian, **fields: Any) -> bytes:
+def dicom(values, syntax=ExplicitVRLittleEndian, **fields):
     """A file with one frame; `fields` come in addition, and those that are None are left out."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
@@ -423,7 +421,7 @@ def dicom(values: Array, syntax: str = ExplicitVRLittleEndian, **fields: Any) ->
     return file.getvalue()
 
 
-def ct() -> Array:
+def ct():
     """Stored values of a scanner; with slope 1 and intercept -1024 they are Hounsfield units."""
     return (RAMP * 3000).astype(np.int16)
 
@@ -432,7 +430,7 @@ HOUNSFIELD = {"RescaleSlope": 1, "RescaleIntercept": -1024}
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
-def test_a_window_of_a_ct(syntax: str) -> None:
+def test_a_window_of_a_ct(syntax):
     fields: dict[str, Any] = {**HOUNSFIELD, "WindowCenter": [40, 300], "WindowWidth": [400, 2000]}
     data = dicom(ct(), ExplicitVRLittleEndian if syntax == RLELossless else syntax, **fields)
     if syntax == RLELossless:
@@ -457,14 +455,14 @@ def test_a_window_of_a_ct(syntax: str) -> None:
     np.testing.assert_array_equal(pixels, scaled(hounsfield, -32768 - 1024, 32767 - 1024))
 
 
-def test_the_lowest_values_of_monochrome1_are_white() -> None:
+def test_the_lowest_values_of_monochrome1_are_white():
     window = {"WindowCenter": 1000, "WindowWidth": 2000, "VOILUTFunction": "LINEAR_EXACT"}
     pixels, words = grey(dicom(ct(), PhotometricInterpretation="MONOCHROME1", **window))
     np.testing.assert_array_equal(pixels, 255 - scaled(ct(), 0, 2000))
     assert words == "MONOCHROME1, window 1000 width 2000"
 
 
-def test_a_sigmoid_and_a_table_of_levels() -> None:
+def test_a_sigmoid_and_a_table_of_levels():
     window = {"WindowCenter": 1000, "WindowWidth": 2000, "VOILUTFunction": "SIGMOID"}
     pixels, words = grey(dicom(ct(), **window))
     curve = 1 / (1 + np.exp(-4 * (ct() - 1000) / 2000))
@@ -480,7 +478,7 @@ def test_a_sigmoid_and_a_table_of_levels() -> None:
 
 
 @pytest.mark.parametrize("form", ["MONOCHROME1", "MONOCHROME2"])
-def test_what_fills_a_picture_up_is_black(form: str) -> None:
+def test_what_fills_a_picture_up_is_black(form):
     values = ct() + 1
     values[:4] = -2000
     padded = dicom(values, PixelPaddingValue=-2000, PhotometricInterpretation=form)
@@ -492,7 +490,7 @@ def test_what_fills_a_picture_up_is_black(form: str) -> None:
     assert words.endswith(f"{4 * 48} without a value black")
 
 
-def test_colours_of_dicom() -> None:
+def test_colours_of_dicom():
     colours = decode.pixels(picture_cases.colour())
     pixels, words = read(dicom(colours))
     np.testing.assert_array_equal(pixels, colours)
@@ -551,15 +549,13 @@ def test_colours_of_dicom() -> None:
         (lambda: dicom(ct(), PhotometricInterpretation="HSV"), "HSV"),
     ],
 )  # fmt: skip
-def test_dicom_that_is_refused(make: Callable[[], bytes], reason: str) -> None:
+def test_dicom_that_is_refused(make, reason):
     import re
 
     assert re.search(reason, refused(make()))
 
 
-def test_without_the_set_the_reason_says_what_installs_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_the_set_the_reason_says_what_installs_it(monkeypatch):
     from pipeline.kinds.image import dicom as module
 
     monkeypatch.setitem(sys.modules, "pydicom", None)
@@ -570,9 +566,7 @@ def test_without_the_set_the_reason_says_what_installs_it(
     assert refused(picture_cases.HEIC).startswith("HEIC, which needs pi-heif: convert it to JPEG")
 
 
-def test_after_an_update_of_pydicom_dicom_files_alone_are_inspected_again(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_an_update_of_pydicom_dicom_files_alone_are_inspected_again(project, monkeypatch):
     from pipeline.core import packages
     from pipeline.examples import files
     from pipeline.sources.remembered import Memory
@@ -583,7 +577,7 @@ def test_after_an_update_of_pydicom_dicom_files_alone_are_inspected_again(
     sound = dicom(ct(), **HOUNSFIELD, WindowCenter=40, WindowWidth=400)
     both = [sound, picture_cases.HEIC]
 
-    def looked_at() -> list[bytes]:
+    def looked_at():
         seen.clear()
         memory = Memory(ImageKind(), {})
         memory.inspect([(data, files.digest(data)) for data in both])
@@ -597,14 +591,14 @@ def test_after_an_update_of_pydicom_dicom_files_alone_are_inspected_again(
     assert looked_at() == [sound]
 
 
-def test_nothing_of_a_patient_is_kept() -> None:
+def test_nothing_of_a_patient_is_kept():
     data = dicom(ct(), WindowCenter=40, WindowWidth=400)
     assert b"Secret" in data
     assert "Secret" not in repr(decode.inspect(data))
     assert b"Secret" not in KIND.show(data, 64).data
 
 
-def test_damaged_dicom_is_taken_or_refused() -> None:
+def test_damaged_dicom_is_taken_or_refused():
     random = np.random.default_rng(0)
     sound = dicom(ct(), **HOUNSFIELD, WindowCenter=40, WindowWidth=400)
     outcomes = set()
@@ -623,10 +617,10 @@ def test_damaged_dicom_is_taken_or_refused() -> None:
 # The seam: what is declared goes with the kind
 
 
-def test_a_kind_says_what_is_declared(project: Project) -> None:
+def test_a_kind_says_what_is_declared(project):
     from pipeline.core import params
 
-    def named(**settings: Any) -> str:
+    def named(**settings):
         project.set(**{f"ingest.{key}": value for key, value in settings.items()})
         return kinds.declared(params.load(kinds.schema).ingest)
 
@@ -668,9 +662,7 @@ def test_a_kind_says_what_is_declared(project: Project) -> None:
         ({"channels": 0}, r"ingest\.channels is 0"),
     ],
 )
-def test_parameters_that_make_no_sense(
-    project: Project, settings: dict[str, Any], said: str
-) -> None:
+def test_parameters_that_make_no_sense(project, settings, said):
     from pipeline.core import params
 
     project.set(**{f"ingest.{key}": value for key, value in settings.items()})
@@ -679,7 +671,7 @@ def test_parameters_that_make_no_sense(
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_vectors_have_no_range_but_their_file_may_list_it(project: Project) -> None:
+def test_vectors_have_no_range_but_their_file_may_list_it(project):
     from pipeline.core import params
 
     project.set(**{"ingest.kind": "vector", "augment.views": 0})
@@ -693,14 +685,14 @@ def test_vectors_have_no_range_but_their_file_may_list_it(project: Project) -> N
         params.load(kinds.schema)
 
 
-def test_what_is_remembered_is_what_was_seen() -> None:
+def test_what_is_remembered_is_what_was_seen():
     for form, read_as in (("JPEG", ""), ("TIFF", "page 1 of 2")):
         for sharpness in (-1.25, math.nan):
             seen = (48, 32, form, read_as, 7, 250, sharpness)
             assert KIND.recall(KIND.remember(seen)) == seen
 
 
-def test_keys_of_an_ordinary_project_are_those_of_before() -> None:
+def test_keys_of_an_ordinary_project_are_those_of_before():
     from importlib.metadata import version
 
     assert KIND.views_made_by(False) == f"pillow {version('pillow')}"
@@ -711,9 +703,7 @@ def test_keys_of_an_ordinary_project_are_those_of_before() -> None:
 
 
 @pytest.mark.slow
-def test_from_five_channels_to_answers(
-    project: Project, draw_picture: Callable[..., Image.Image], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_five_channels_to_answers(project, draw_picture, capsys):
     project.set(
         **{
             "ingest.source": "folder",

@@ -3,7 +3,6 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -11,7 +10,6 @@ import pytest
 import skimage.data
 import timm
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
@@ -29,7 +27,6 @@ from pipeline.kinds.image import onnx_input, preprocess, torch_input, views
 from pipeline.serving import torch_module
 from pipeline.serving.classifier import Classifier
 from pipeline.train import train
-from tests.conftest import Project
 
 PHOTOGRAPHS = ("coffee", "astronaut", "rocket", "chelsea")
 KNOBS = ("input_size", "crop_mode", "interpolation", "crop_pct", "mean", "std")
@@ -55,17 +52,17 @@ SIZES = [
 ]  # fmt: skip
 
 
-def encoded(picture: Image.Image, form: str = "PNG") -> bytes:
+def encoded(picture, form="PNG"):
     file = io.BytesIO()
     picture.save(file, form, quality=92)
     return file.getvalue()
 
 
-def seen(data: bytes, preprocessing: Pixels | Fitted) -> NDArray[np.uint8]:
+def seen(data, preprocessing):
     return views.ViewMaker(preprocessing)([(data, [views.ORIGINAL])])[0]
 
 
-def distance(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> float:
+def distance(ours, theirs):
     """The mean difference where one of them is moved by at most a pixel down and across."""
     one, other = ours.astype(int), theirs.astype(int)[2:-2, 2:-2]
     side = other.shape[0]
@@ -86,7 +83,7 @@ def distance(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> float:
         ("deepseek_vit_412m.deepseek_v4_flash_vision_exp", "border"),
     ],
 )
-def test_photographs_are_prepared_as_by_timm(name: str, fit: str | None, form: str) -> None:
+def test_photographs_are_prepared_as_by_timm(name, fit, form):
     stated = timm.get_pretrained_cfg(name)
     assert stated is not None
     overlay = {knob: stated.to_dict()[knob] for knob in KNOBS}
@@ -112,9 +109,7 @@ def test_photographs_are_prepared_as_by_timm(name: str, fit: str | None, form: s
 
 
 @pytest.mark.parametrize("preprocessing", WHOLE + MIDDLE)
-def test_the_graph_and_pytorch_prepare_pictures_of_any_size_alike(
-    preprocessing: Pixels | Fitted,
-) -> None:
+def test_the_graph_and_pytorch_prepare_pictures_of_any_size_alike(preprocessing):
     model = onnx_input.graph(preprocessing).SerializeToString()
     graph = onnxruntime.InferenceSession(model)
     whole = Image.fromarray(skimage.data.coffee())
@@ -135,7 +130,7 @@ def test_the_graph_and_pytorch_prepare_pictures_of_any_size_alike(
             assert np.abs(found - ours).mean() < mean, size
 
 
-def test_views_of_a_whole_picture_are_about_its_middle() -> None:
+def test_views_of_a_whole_picture_are_about_its_middle():
     preprocessing = WHOLE[2]
     data = encoded(Image.fromarray(skimage.data.coffee()))
     asked = [(data, [views.ORIGINAL, views.View(hflip=True), views.View(angle=90.0)])]
@@ -147,9 +142,7 @@ def test_views_of_a_whole_picture_are_about_its_middle() -> None:
 
 
 @pytest.fixture
-def answers(
-    shapes_of_two: Project, request: pytest.FixtureRequest
-) -> tuple[Classifier, dict[str, Any]]:
+def answers(shapes_of_two, request):
     """A bundle of a network of somebody's own that sees whole pictures."""
     folder = Path("data/weights/mine")
     folder.mkdir(parents=True)
@@ -166,9 +159,7 @@ def answers(
 
 
 @pytest.fixture
-def shapes_of_two(
-    project: Project, draw_picture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Project:
+def shapes_of_two(project, draw_picture, tmp_path, monkeypatch):
     """Forty pictures of two classes, ingested; a store of its own."""
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "own"))
     for i in range(40):
@@ -185,9 +176,7 @@ def shapes_of_two(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answers", ["squash", "border"], indirect=True)
-def test_a_bundle_of_such_a_network_answers_alike_everywhere(
-    answers: tuple[Classifier, dict[str, Any]],
-) -> None:
+def test_a_bundle_of_such_a_network_answers_alike_everywhere(answers):
     classifier, about = answers
     assert about["takes"] == "fitted"
     assert about["backbone"]["licence"] == "not stated"

@@ -1,9 +1,7 @@
 import io
-from collections.abc import Callable
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.kinds import Preprocessing
@@ -13,19 +11,19 @@ from pipeline.kinds.image.views import ORIGINAL, View
 SMALL = Preprocessing(64, 56, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
 
-def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+def encoded(picture, kind="PNG"):
     file = io.BytesIO()
     picture.save(file, kind)
     return file.getvalue()
 
 
-def bright_spot(row: int, column: int, side: int = 65) -> NDArray[np.uint8]:
+def bright_spot(row, column, side=65):
     picture = np.zeros((side, side, 3), np.uint8)
     picture[row - 1 : row + 2, column - 1 : column + 2] = 255
     return picture
 
 
-def spot_of(picture: NDArray[np.uint8]) -> tuple[float, float]:
+def spot_of(picture):
     weights = picture[..., 0].astype(float)
     rows, columns = np.mgrid[: weights.shape[0], : weights.shape[1]]
     return (rows * weights).sum() / weights.sum(), (columns * weights).sum() / weights.sum()
@@ -44,21 +42,19 @@ def spot_of(picture: NDArray[np.uint8]) -> tuple[float, float]:
         (View(angle=90, scale=0.8, hflip=True), 16, 32),
     ],
 )
-def test_a_view_moves_a_spot_where_the_plan_says(view: View, row: int, column: int) -> None:
+def test_a_view_moves_a_spot_where_the_plan_says(view, row, column):
     moved = views.apply(bright_spot(32, 52), view)
     assert moved.shape == (65, 65, 3)
     assert spot_of(moved) == pytest.approx((row, column), abs=0.6)
 
 
-def test_the_identity_changes_nothing(draw_picture: Callable[..., Image.Image]) -> None:
+def test_the_identity_changes_nothing(draw_picture):
     picture = np.asarray(draw_picture(0))
     np.testing.assert_array_equal(views.apply(picture, ORIGINAL), picture)
 
 
 @pytest.mark.parametrize("size", [(80, 60), (60, 80), (20, 30), (64, 64), (2000, 40), (41, 3000)])
-def test_a_base_has_its_shorter_side_and_its_shape(
-    draw_picture: Callable[..., Image.Image], size: tuple[int, int]
-) -> None:
+def test_a_base_has_its_shorter_side_and_its_shape(draw_picture, size):
     base = preprocess.base(encoded(draw_picture(1, *size)), SMALL)
     assert min(base.shape[:2]) == 64
     if max(size) < 3 * min(size):
@@ -66,9 +62,7 @@ def test_a_base_has_its_shorter_side_and_its_shape(
     assert preprocess.crop(base, SMALL.crop).shape == (56, 56, 3)
 
 
-def test_a_panorama_is_cut_to_its_middle_without_being_squeezed(
-    draw_picture: Callable[..., Image.Image],
-) -> None:
+def test_a_panorama_is_cut_to_its_middle_without_being_squeezed(draw_picture):
     wide = draw_picture(2, 4000, 100)
     base = preprocess.base(encoded(wide), SMALL)
     middle = wide.crop((1950, 0, 2050, 100)).resize((64, 64), Image.Resampling.BICUBIC)
@@ -77,9 +71,7 @@ def test_a_panorama_is_cut_to_its_middle_without_being_squeezed(
     assert np.abs(difference).mean() < 3
 
 
-def test_a_large_jpeg_decoded_at_reduced_size_gives_nearly_the_same_pixels(
-    draw_picture: Callable[..., Image.Image],
-) -> None:
+def test_a_large_jpeg_decoded_at_reduced_size_gives_nearly_the_same_pixels(draw_picture):
     photograph = draw_picture(3, 1600, 1200)
     reduced = preprocess.base(encoded(photograph, "JPEG"), SMALL)
     lossless = io.BytesIO()

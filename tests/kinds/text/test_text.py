@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 import headstart
 from pipeline import kinds
-from pipeline.backbones.engines import Engine, open_engine
+from pipeline.backbones.engines import open_engine
 from pipeline.backbones.terms import WIDTH
 from pipeline.core.errors import DataError, ParamsError, RefusedError
 from pipeline.core.params import ExtractParams
@@ -35,7 +35,6 @@ from pipeline.kinds.text.copies import same, words
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.server import Limits, application
 from pipeline.tables.features import Split, are_counts, read_splits
-from tests.conftest import Project
 
 STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
 TABLE = Path("data/raw/notes.csv")
@@ -77,7 +76,7 @@ WHAT = {
 }
 
 
-def notes(count: int) -> list[tuple[str, str]]:
+def notes(count):
     """That many texts and labels."""
     every = [
         (f"{who} {did} {what} on day {day}", label)
@@ -91,23 +90,23 @@ def notes(count: int) -> list[tuple[str, str]]:
     return [every[at] for at in order]
 
 
-def write(rows: list[tuple[str, str]], file: Path = TABLE) -> None:
+def write(rows, file=TABLE):
     with file.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([("text", "label"), *rows])
 
 
-def run(*stages: str) -> None:
+def run(*stages):
     for stage in stages:
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
 
 
-def refused() -> dict[str, str]:
+def refused():
     with Path("data/refused.csv").open(newline="") as file:
         return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
 
 
 @pytest.fixture
-def texts(project: Project) -> Project:
+def texts(project):
     project.set(
         **{
             "ingest.kind": "text",
@@ -127,19 +126,19 @@ def texts(project: Project) -> Project:
 
 
 @pytest.fixture(scope="module")
-def minilm(exported: Path) -> Engine:
+def minilm(exported):
     """MiniLM as `extract` opens it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.backbones.exports.backbones_folder", lambda: exported)
         return open_engine(ExtractParams(backbone=MINILM), TEXT)
 
 
-def seen(engine: Engine, some: list[str], batch_size: int = 32) -> np.ndarray:
+def seen(engine, some, batch_size=32):
     asked = [(text.encode(), [()]) for text in some]
     return engine.features(engine.make_views(asked), batch_size)
 
 
-def test_every_stage_takes_texts(texts: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_stage_takes_texts(texts, capsys):
     texts.set(
         **{
             "extract.backbone": MINILM,
@@ -168,7 +167,7 @@ def test_every_stage_takes_texts(texts: Project, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
-def test_a_bundle_answers_by_every_door_and_says_why(texts: Project) -> None:
+def test_a_bundle_answers_by_every_door_and_says_why(texts):
     from pipeline.serving import predict as answers
 
     texts.set(**{"extract.backbone": MINILM})
@@ -208,8 +207,8 @@ def test_a_bundle_answers_by_every_door_and_says_why(texts: Project) -> None:
 
 
 def test_words_on_the_command_line_and_lines_of_standard_input_are_texts(
-    texts: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    texts, capsys, monkeypatch
+):
     from pipeline.serving import predict as answers
 
     write(notes(60))
@@ -234,7 +233,7 @@ def test_words_on_the_command_line_and_lines_of_standard_input_are_texts(
         answers.run(Path("bundle"), ["one.text"])
 
 
-def test_a_head_holds_the_weights_of_its_terms(texts: Project) -> None:
+def test_a_head_holds_the_weights_of_its_terms(texts):
     write(notes(120))
     run(*STAGES[:5], "bundle")
     assert are_counts(Path("data/features"))
@@ -259,7 +258,7 @@ def test_a_head_holds_the_weights_of_its_terms(texts: Project) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "nearest_mean"])
-def test_heads_on_subsets_learn_term_weights_of_their_own(optimizer: str) -> None:
+def test_heads_on_subsets_learn_term_weights_of_their_own(optimizer):
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 2
     rates = np.where(labels[:, None] == np.arange(40) % 2, 0.4, 0.2)
@@ -278,7 +277,7 @@ def test_heads_on_subsets_learn_term_weights_of_their_own(optimizer: str) -> Non
 
 
 @pytest.mark.slow
-def test_a_text_has_the_same_bits_in_any_company(minilm: Engine) -> None:
+def test_a_text_has_the_same_bits_in_any_company(minilm):
     some = [text for text, _ in notes(40)]
     some += [" ".join(some[at : at + size]) for at, size in enumerate((2, 3, 5, 8, 13, 21, 34))]
     some += ["ok", *(f"{'very ' * size}long" for size in (1, 20, 60, 300, 400))]
@@ -286,7 +285,7 @@ def test_a_text_has_the_same_bits_in_any_company(minilm: Engine) -> None:
     drawn = np.random.default_rng(1)
     batches = [(drawn.permutation(len(some)), size) for size in (3, 32, 64)]
 
-    def company(batch: tuple[np.ndarray, int]) -> np.ndarray:
+    def company(batch):
         order, batch_size = batch
         return seen(minilm, [some[at] for at in order], batch_size)[np.argsort(order)]
 
@@ -296,7 +295,7 @@ def test_a_text_has_the_same_bits_in_any_company(minilm: Engine) -> None:
             np.testing.assert_array_equal(together, alone)
 
 
-def test_what_is_cut_off_is_told(minilm: Engine) -> None:
+def test_what_is_cut_off_is_told(minilm):
     maker = TEXT.inputs(minilm.preprocessing, "cpu")
     assert maker.notice() == ""
     long = "word " * 300
@@ -308,7 +307,7 @@ def test_what_is_cut_off_is_told(minilm: Engine) -> None:
     assert parts.tokens.seen(long, minilm.preprocessing) < len(long)
 
 
-def test_a_table_loses_nothing_from_the_count(texts: Project) -> None:
+def test_a_table_loses_nothing_from_the_count(texts):
     rows = [(text, label) for text, label in notes(40)]
     rows[1] = ("", "sport")
     rows[2] = (" \t\u00a0\u200b", "sport")
@@ -327,7 +326,7 @@ def test_a_table_loses_nothing_from_the_count(texts: Project) -> None:
     assert len(pd.read_parquet("data/manifest.parquet")) + 5 == 40
 
 
-def test_files_in_folders_are_texts_too(texts: Project) -> None:
+def test_files_in_folders_are_texts_too(texts):
     for number, (text, label) in enumerate(notes(30)):
         file = Path("data/raw/files", label, f"{number}.txt")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -359,7 +358,7 @@ def test_files_in_folders_are_texts_too(texts: Project) -> None:
     assert len(pd.read_parquet("data/manifest.parquet")) == 30
 
 
-def test_what_is_wrong_as_a_whole_is_one_clear_line(texts: Project) -> None:
+def test_what_is_wrong_as_a_whole_is_one_clear_line(texts):
     TABLE.write_text("title,label\nfirst,a\n")
     with pytest.raises(DataError, match=r"has no column .*text"):
         run("ingest")
@@ -375,7 +374,7 @@ def test_what_is_wrong_as_a_whole_is_one_clear_line(texts: Project) -> None:
         run("augment")
 
 
-def test_one_text_however_it_was_typed() -> None:
+def test_one_text_however_it_was_typed():
     composed = unicodedata.normalize("NFC", "Café déjà vu")
     typed = [composed, unicodedata.normalize("NFD", composed), f"\ufeff{composed}"]
     wanted = kinds.Terms(WIDTH)
@@ -386,13 +385,13 @@ def test_one_text_however_it_was_typed() -> None:
     assert TEXT.recall(TEXT.remember((999_999, 123))) == (999_999, 123)
 
 
-def test_a_term_has_its_column_for_good() -> None:
+def test_a_term_has_its_column_for_good():
     assert np.flatnonzero(terms.counts("Headstart", 8192)).tolist() == [6379]
     assert terms.counts("a cat, a CAT; the cat's", 8192).sum() == 4  # cat, cat, the, cat
     assert terms.counts("", 8).tolist() == [0] * 8
 
 
-def test_arrays_and_pages() -> None:
+def test_arrays_and_pages():
     assert TEXT.encode(np.array("déjà")) == "déjà".encode()
     assert TEXT.encode(np.array(["one"])) == b"one"
     for array in (np.array(["one", "two"]), np.array(3.0), np.array(b"bytes")):
@@ -408,7 +407,7 @@ def test_arrays_and_pages() -> None:
     "text", ["one", "a <i>b</i> & 'c'", "word " * 500, "x" * 3000, "é\nè " * 99]
 )
 @pytest.mark.parametrize("side", [None, 160])
-def test_words_are_hidden_and_marked(text: str, side: int | None) -> None:
+def test_words_are_hidden_and_marked(text, side):
     wanted = kinds.Terms(64)
     hidden = TEXT.hidden(text.encode(), wanted)
     assert 1 <= len(hidden) <= parts.MOST_PARTS
@@ -421,7 +420,7 @@ def test_words_are_hidden_and_marked(text: str, side: int | None) -> None:
     assert set(re.findall(r"<(\w+)", piece)) <= {"p", "mark"}
 
 
-def test_copies_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_say_the_same(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     article = " ".join(f"word{number} and thing{number % 7}" for number in range(30))
     pairs = [
@@ -455,8 +454,8 @@ ENGLISH = "Oil prices rose again on Monday, number {}."
 
 @pytest.mark.parametrize(("german", "warned"), [(40, True), (10, False)])
 def test_most_texts_in_a_language_that_the_backbone_does_not_read_are_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, german: int, warned: bool
-) -> None:
+    tmp_path, monkeypatch, german, warned
+):
     monkeypatch.chdir(tmp_path)
     examples = []
     for number in range(50):
@@ -468,7 +467,7 @@ def test_most_texts_in_a_language_that_the_backbone_does_not_read_are_a_warning(
     assert ("most of them in 'de'" in words) == warned
 
 
-def test_checks_find_titles_that_differ_in_spelling(texts: Project) -> None:
+def test_checks_find_titles_that_differ_in_spelling(texts):
     rows = notes(60)
     write([*rows, *((f"{text.upper()} !", label) for text, label in rows[:20])])
     run("ingest", "augment", "extract", "checks")

@@ -20,19 +20,18 @@ from pipeline.core.errors import DataError, ParamsError, RefusedError
 from pipeline.kinds.vector.parse import npy, vector
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.server import Limits, application
-from tests.conftest import Project
 
 STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
 TABLE = Path("data/raw/items.parquet")
 VECTOR = kinds.named("vector")
 
 
-def run(*stages: str) -> None:
+def run(*stages):
     for stage in stages:
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
 
 
-def write(count: int, file: Path = TABLE) -> np.ndarray:
+def write(count, file=TABLE):
     """The first of scikit-learn's handwritten digits as vectors of 64 numbers."""
     digits = load_digits()
     table = {
@@ -45,7 +44,7 @@ def write(count: int, file: Path = TABLE) -> np.ndarray:
 
 
 @pytest.fixture
-def vectors(project: Project) -> Project:
+def vectors(project):
     project.set(
         **{
             "ingest.kind": "vector",
@@ -63,12 +62,12 @@ def vectors(project: Project) -> Project:
     return project
 
 
-def refused() -> dict[str, str]:
+def refused():
     with Path("data/refused.csv").open(newline="") as file:
         return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
 
 
-def test_every_stage_takes_vectors(vectors: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_stage_takes_vectors(vectors, capsys):
     numbers = write(600)
     vectors.set(**{"learning_curve.draws": 1, "rank.backbones": ["identity"]})
     run(*STAGES, "learning_curve", "rank")
@@ -100,14 +99,12 @@ def test_every_stage_takes_vectors(vectors: Project, capsys: pytest.CaptureFixtu
 
 
 @pytest.fixture(scope="module")
-def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def answering(tmp_path_factory):
     """A folder with a bundle of vectors; nothing is changed in it."""
     return tmp_path_factory.mktemp("vectors")
 
 
-def test_a_bundle_answers_by_every_door(
-    vectors: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bundle_answers_by_every_door(vectors, capsys):
     from pipeline.serving import predict as answers
 
     numbers = write(200)
@@ -154,7 +151,7 @@ def test_a_bundle_answers_by_every_door(
         )
 
 
-def test_what_cannot_be_used_is_refused_with_its_reason(vectors: Project) -> None:
+def test_what_cannot_be_used_is_refused_with_its_reason(vectors):
     numbers = load_digits().data[:40].tolist()
     numbers[1] = numbers[1][:63]
     numbers[2][5] = float("nan")
@@ -181,7 +178,7 @@ def test_what_cannot_be_used_is_refused_with_its_reason(vectors: Project) -> Non
     assert len(pd.read_parquet("data/manifest.parquet")) + 7 == 40
 
 
-def test_a_matrix_beside_a_csv_and_files_in_folders_are_sources_too(vectors: Project) -> None:
+def test_a_matrix_beside_a_csv_and_files_in_folders_are_sources_too(vectors):
     digits = load_digits()
     folder = Path("data/raw/x")
     folder.mkdir()
@@ -203,13 +200,13 @@ def test_a_matrix_beside_a_csv_and_files_in_folders_are_sources_too(vectors: Pro
     assert set(by_file["digest"]) == set(by_table["digest"])
 
 
-def test_a_table_without_vectors_is_one_clear_line(vectors: Project) -> None:
+def test_a_table_without_vectors_is_one_clear_line(vectors):
     pq.write_table(pa.table({"key": ["a"], "label": ["x"]}), TABLE)
     with pytest.raises(DataError, match=r"has no column vector .*; it has key, label"):
         run("ingest")
 
 
-def test_a_backbone_of_pictures_and_augmentation_are_refused(vectors: Project) -> None:
+def test_a_backbone_of_pictures_and_augmentation_are_refused(vectors):
     write(40)
     run("ingest", "augment")
     vectors.set(**{"extract.backbone": "efficientnet_lite0"})
@@ -220,7 +217,7 @@ def test_a_backbone_of_pictures_and_augmentation_are_refused(vectors: Project) -
         run("augment")
 
 
-def test_why_tells_of_rows(vectors: Project) -> None:
+def test_why_tells_of_rows(vectors):
     write(40)
     run("ingest")
     before = pd.read_parquet("data/manifest.parquet")
@@ -234,10 +231,10 @@ def test_why_tells_of_rows(vectors: Project) -> None:
     assert why.example_changes(before, after) == why.Examples(added=rows)
 
 
-def test_why_tells_of_labels_in_columns_beside_one_to_slice_by(vectors: Project) -> None:
+def test_why_tells_of_labels_in_columns_beside_one_to_slice_by(vectors):
     from pipeline.core import params
 
-    def lay(first: str) -> None:
+    def lay(first):
         table = pd.DataFrame({"key": [f"item {number}" for number in range(40)]})
         table["vector"] = load_digits().data[:40].astype(np.float32).tolist()
         table["sun"] = [first, *"01" * 19, "1"]
@@ -272,12 +269,12 @@ def test_why_tells_of_labels_in_columns_beside_one_to_slice_by(vectors: Project)
         (b"\x93NUMPY\x03\x00\x05\x00\x00\x00{{{{{", "whose version is not 1"),
     ],
 )
-def test_bytes_that_are_no_vector(data: bytes, words: str) -> None:
+def test_bytes_that_are_no_vector(data, words):
     with pytest.raises(RefusedError, match=words):
         vector(data)
 
 
-def test_copies_are_equal_but_for_rounding(tmp_path: Path, monkeypatch) -> None:
+def test_copies_are_equal_but_for_rounding(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from pipeline.examples.files import digest
 
