@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.core import params
+from pipeline.core import params, yaml_in_c
 from pipeline.core.errors import ParamsError
 from pipeline.core.lock import DOOR
 from pipeline.core.paths import LOCK
@@ -96,7 +96,7 @@ def merged(theirs: str, ours: str) -> str:
     own = ours_in(theirs)
     head, before, tail = _blocks(theirs)
     _, now, _ = _blocks(ours)
-    old, new = (yaml.safe_load(text) for text in (theirs, ours))
+    old, new = (yaml_in_c.load(text) for text in (theirs, ours))
     if taken := sorted((now.keys() & before.keys()) - own):
         raise ParamsError(
             f"your stage {taken[0]} in dvc.yaml has the same name as one of Headstart's"
@@ -125,14 +125,14 @@ def ours_in(text: str) -> set[str]:
 
 def _read(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml_in_c.load(text)
     except yaml.YAMLError:
         return None
 
 
 def _blocks(text: str) -> tuple[str, dict[str, tuple[str, str]], str]:
     """Return the text before the stages, the comments and lines of each stage, and the rest."""
-    root: Any = yaml.compose(text, yaml.SafeLoader)
+    root: Any = yaml.compose(text, yaml_in_c.Loader)
     sections = {key.value: (key.start_mark.line, value) for key, value in root.value}
     entries = sections["stages"][1].value
     names = [key.value for key, _ in entries]

@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import kinds
+from pipeline import __version__, kinds
 from pipeline.core import lock, packages
 from pipeline.core.errors import DataError, DiskError, MissingSetError, ParamsError, RunError
 from pipeline.core.paths import LOCK, PARAMS
@@ -167,12 +167,13 @@ def run(
         )
     examples = examined(data, kind, root)
     within = root if here else _existing(root.parent)
-    _check_place(root, here, contents(kind, examples, root.name), examples)
+    files = contents(kind, examples, root.name)
+    _check_place(root, here, files, examples)
     in_git = _git(within, "check-ignore", "-q", f"{root}/").returncode == 1  # not ignored
     tracked = examples.given and not _git(within, "ls-files", str(root / examples.path)).stdout
     if kind in packages.SETS and packages.missing(kind):
         install.install([kind], yes)
-    files = contents(kind, examples, root.name)
+        files = contents(kind, examples, root.name)  # with the versions of what was missing
     with _temporary(within) as made:
         new = Path("project") if here else root.relative_to(within)
         staged = Path(made) / new
@@ -198,7 +199,7 @@ def run(
                 root.rmdir()
             (Path(made) / new.parts[0]).rename(within / new.parts[0])  # with the parents
     nouns = kinds.named(kind).nouns
-    print(f"init: {root} is a project of {nouns} for Headstart {lock.installed().headstart}")
+    print(f"init: {root} is a project of {nouns} for Headstart {__version__}")
     steps = [] if root == Path.cwd() else [f"cd {_shown(root)}"]
     if examples.given is None:
         print(

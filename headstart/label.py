@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from starlette.applications import Starlette
 
 from pipeline import kinds
 from pipeline.backbones.engines import open_encoder
-from pipeline.core import params
+from pipeline.core import params, yaml_in_c
 from pipeline.core.errors import DataError, ParamsError, RefusedError
 from pipeline.core.params import ExtractParams
 from pipeline.core.paths import MANIFEST, PARAMS
@@ -177,7 +176,7 @@ def _settings(pool: Path, asked: str | None) -> tuple[str, Kind, ExtractParams]:
     else:
         name = asked or ("text" if pool.is_file() else "image")
         kind = kinds.named(name)
-        document = yaml.safe_load(parameters.of_kind(name))
+        document = yaml_in_c.load(parameters.of_kind(name))
         extract = params.extract_section(document["extract"], "label")
     if name not in (*SHOWABLE, "plugin"):
         raise ParamsError(f"label shows examples on a page, but {kind.nouns} cannot be shown")

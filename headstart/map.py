@@ -9,10 +9,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from pipeline import kinds
-from pipeline.core import params
+from pipeline.core import params, yaml_in_c
 from pipeline.core.errors import DataError, RunError
 from pipeline.core.params import ExtractParams
 from pipeline.core.paths import LANDMARKS, MANIFEST, MAP, PARAMS
@@ -57,7 +56,7 @@ def run() -> None:
 def _stop_before_extract(now: ExtractParams) -> None:
     """Stop if `extract` has run with another backbone than `now`, by what DVC recorded."""
     lock = Path("dvc.lock")
-    entry = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
+    entry = yaml_in_c.load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
     for name in ("stages", "extract", "params", PARAMS.name, "extract"):
         entry = entry.get(name, {})
     then = ExtractParams.model_construct(**entry)  # with the defaults, and unchecked

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from pipeline import kinds
-from pipeline.core import params
+from pipeline.core import params, yaml_in_c
 from pipeline.core.errors import ParamsError
 
 from . import shipped
@@ -28,7 +28,7 @@ def of_kind(kind: str, source: str = "folder", path: str = "data/raw/examples") 
     own = folder / "examples" / kind / "params.yaml"
     if own.exists():
         text = _overlaid(text, own.read_text(encoding="utf-8"))
-    for key in yaml.safe_load(text)["ingest"].keys() - kinds.schema(kind).ingest.model_fields:
+    for key in yaml_in_c.load(text)["ingest"].keys() - kinds.schema(kind).ingest.model_fields:
         text = replace(text, "ingest", key, "")  # of another kind
     for key, value in {"kind": kind, "source": source, "path": path}.items():
         text = put(text, "ingest", key, value)
@@ -89,8 +89,8 @@ def written(value: Any) -> str:
 
 def _overlaid(text: str, own: str) -> str:
     """Return the parameters with the values and comments of a kind's example, `own`."""
-    document = yaml.safe_load(text)
-    for name, values in yaml.safe_load(own).items():
+    document = yaml_in_c.load(text)
+    for name, values in yaml_in_c.load(own).items():
         if name == "augment":  # each kind has its own
             text = text.replace(section(text, name), section(own, name), 1)
             continue
@@ -121,7 +121,7 @@ def renewed(text: str, needed: list[str]) -> tuple[str, list[str]]:
     Raises:
         ParamsError: the file has a layout that cannot be edited line by line.
     """
-    document = yaml.safe_load(text)
+    document = yaml_in_c.load(text)
     kind = kind_of(document)
     changes, added = [], set()
     moves = {}
@@ -179,6 +179,6 @@ def _moved(text: str, document: dict[str, Any], old: str, new: str, counts: bool
 
 def _holds(text: str, document: dict[str, Any]) -> bool:
     try:
-        return bool(yaml.safe_load(text) == document)
+        return bool(yaml_in_c.load(text) == document)
     except yaml.YAMLError:
         return False

@@ -12,10 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flows.dvc.project import working_copy
-from pipeline.core import lock, params
+from pipeline.core import lock, params, yaml_in_c
 from pipeline.core.errors import LockError, ParamsError, RunError
 from pipeline.core.lock import Lock
 from pipeline.core.paths import CORRECTIONS, LOCK, MAP, PARAMS
@@ -108,8 +106,8 @@ def again(
     """
     old, new = made.entries(kind), here.entries(kind)
     versions = f" ({made.headstart} → {here.headstart})" * (made.headstart != here.headstart)
-    old_values, values = (yaml.safe_load(texts[PARAMS]) for texts in (before, now))
-    old_stages, stages = (yaml.safe_load(texts[GRAPH])["stages"] for texts in (before, now))
+    old_values, values = (yaml_in_c.load(texts[PARAMS]) for texts in (before, now))
+    old_stages, stages = (yaml_in_c.load(texts[GRAPH])["stages"] for texts in (before, now))
     ours = graph.ours_in(now[GRAPH])
     found: dict[str, list[str]] = {}
     for name, whole in ((name, stages[name]) for name in stages if name in ours):

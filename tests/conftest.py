@@ -32,6 +32,8 @@ from hypothesis import settings
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
+from pipeline.core import yaml_in_c
+
 sys.dont_write_bytecode = False
 settings.register_profile("patient", deadline=None)  # beside other work, a test may take long
 settings.load_profile("patient")
@@ -99,11 +101,11 @@ class Project:
     def set(self, **knobs: Any) -> None:
         """Change parameters: `set(**{"augment.views": 2})`."""
         file = self.folder / "params.yaml"
-        document = yaml.safe_load(file.read_text())
+        document = yaml_in_c.load(file.read_bytes())
         for name, value in knobs.items():
             section, knob = name.split(".")
             document[section][knob] = value
-        file.write_text(yaml.safe_dump(document, sort_keys=False))
+        file.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False))
 
 
 @pytest.fixture(scope="session", autouse=True)

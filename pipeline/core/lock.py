@@ -16,9 +16,9 @@ from pathlib import Path
 import yaml
 
 from .. import __version__
+from . import yaml_in_c
 from .errors import LockError
 from .paths import LOCK, PARAMS
-from .yaml_in_c import Loader
 
 # Libraries whose versions may change an output, by the modules that are imported. Those that run
 # only optional networks are left out: installing one must not make anything stale, and the feature
@@ -76,7 +76,7 @@ class Lock:
             LockError: the file does not exist, or was not written by `write`.
         """
         try:
-            document = yaml.load(file.read_bytes(), Loader)  # noqa: S506  (a safe loader)
+            document = yaml_in_c.load(file.read_bytes())
             lock = cls(**document)
             entries = [*lock.rooms.values(), *lock.kinds.values()]
             values = [lock.headstart, *lock.stages.values(), *(entry[CODE] for entry in entries)]
@@ -208,7 +208,7 @@ def in_words(changes: Iterable[tuple[str, str, str]], versions: str = "") -> lis
 def kind_in(file: Path) -> str:
     """Return `ingest.kind` of a `params.yaml`; empty if it cannot be read."""
     try:
-        return str(yaml.load(file.read_bytes(), Loader)["ingest"]["kind"])  # noqa: S506
+        return str(yaml_in_c.load(file.read_bytes())["ingest"]["kind"])
     except (OSError, yaml.YAMLError, UnicodeError, TypeError, KeyError):
         return ""  # the check of the parameters says what is wrong
 

@@ -121,10 +121,9 @@ def test_what_is_not_defined_is_nan_and_warns_nobody():
 
 @pytest.fixture
 def of_labels(project):
-    """A project of three labels, some unknown, in which a head is evaluated."""
+    """A project of three labels, some unknown, in which a head can be evaluated."""
     make("multilabel", LABELS, *labelled(unknown=0.1))
     project.set(**{"evaluate.bootstrap": 100})
-    evaluate()
     return project
 
 
@@ -158,6 +157,7 @@ def test_evaluate_writes_figures_that_are_those_of_its_predictions(of_labels, ca
 
 
 def test_labels_have_their_measures_thresholds_and_curves(of_labels):
+    evaluate()
     classes = pd.read_csv(CLASSES)
     assert classes["class"].tolist() == LABELS
     assert classes["threshold"].tolist() == [0.4, 0.5, 0.6]
@@ -231,6 +231,7 @@ def test_a_head_of_another_task_is_refused_in_a_line(of_labels):
 
 
 def test_what_another_task_left_is_removed(of_labels):
+    evaluate()
     make("regression", LABELS, *labelled())
     evaluate()
     assert {file.name for file in PLOTS.iterdir()} == {"residuals.csv", "residuals.png"}

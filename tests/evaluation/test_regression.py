@@ -97,10 +97,9 @@ def test_the_digits_tell_what_targets_differ_by():
 
 @pytest.fixture
 def of_numbers(project):
-    """A project of a number, in which a head is evaluated."""
+    """A project of a number, in which a head can be evaluated."""
     make("regression", ["weight"], *measured())
     project.set(**{"evaluate.bootstrap": 100})
-    evaluate()
     return project
 
 
@@ -140,6 +139,7 @@ def test_evaluate_writes_figures_that_are_those_of_its_predictions(of_numbers, c
 
 
 def test_residuals_are_a_table_and_a_picture(of_numbers):
+    evaluate()
     assert {file.name for file in PLOTS.iterdir()} == {"residuals.csv", "residuals.png"}
     table = pd.read_csv(PLOTS / "residuals.csv")
     assert table.columns.tolist() == ["path", "name", "predicted", "target", "residual"]

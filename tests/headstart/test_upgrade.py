@@ -1,5 +1,6 @@
 """`headstart upgrade`: an older project in the form of this version, and what will run again."""
 
+import contextlib
 import shutil
 import subprocess
 from dataclasses import replace
@@ -27,20 +28,26 @@ def git(*command):
     ).stdout
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project that an earlier version made, committed."""
-    monkeypatch.chdir(tmp_path)
-    init(Path("project"))
-    monkeypatch.chdir("project")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A project that an earlier version made, committed; not to be changed."""
+    folder = tmp_path_factory.mktemp("made") / "project"
+    init(folder)
     old = replace(
         HERE,
         headstart="0.1.9",
         rooms=HERE.rooms | {"heads": {**HERE.rooms["heads"], "code": "0"}},
         kinds=HERE.kinds | {"image": {**HERE.kinds["image"], "opencv-python-headless": "4.0"}},
     )
-    old.write()
-    commit()
+    with contextlib.chdir(folder):
+        old.write()
+        commit()
+    return folder
+
+
+@pytest.fixture
+def project(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(made, tmp_path / "project", symlinks=True))
     return Path.cwd()
 
 
@@ -247,13 +254,10 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(project):
         ("dvc.yaml", "stages: {a: {cmd: mine}, b: {cmd: mine}}", "does not have the layout"),
         ("params.yaml", "ingest: {}\nevaluate: {coverage: 0.9}\n", "does not have the layout"),
     ):
-        before = Path(name).read_text()
         Path(name).write_text(text, encoding="latin-1")
         commit()
         assert words in refused()
-        Path(name).write_text(before)
-        commit()
-
+        git("reset", "--quiet", "--hard", "HEAD~")
     git("rm", "-q", "headstart.lock", "dvc.yaml")
     commit()
     assert "has no headstart.lock: `headstart init` makes a project" in refused()
