@@ -1,10 +1,17 @@
-"""The examples of other kinds and tasks, as a newcomer runs them: one command, then ten more."""
+"""The examples of other kinds and tasks: one command for sounds, and the stages for the others.
 
+All examples run by the same script, and differ only in their `data.py` and `params.yaml`.
+"""
+
+import importlib
 import json
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +20,37 @@ import pytest
 import soundfile
 import yaml
 
-from tests.conftest import ROOT, begin_store, made_once
+from pipeline import kinds
+from pipeline.core import params
+from pipeline.core.errors import ParamsError
+from pipeline.serving import predict
+from tests.conftest import ROOT, Project, begin_store, project_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-# What the last stage but one says at least.
-ACCURACY = {"vector": 0.94, "text": 0.8, "audio": 0.97}
-# The same of other tasks: the measure, and its least value, which they reach with fewer
-# pictures too.
-TASKS = {"multilabel": ("mean_average_precision", 0.93), "regression": ("r2", 0.8)}
+# The measure of the test examples, and its least value, which fewer examples reach too.
+LEAST = {
+    "vector": ("accuracy", 0.94),
+    "text": ("accuracy", 0.8),
+    "multilabel": ("mean_average_precision", 0.93),
+    "regression": ("r2", 0.8),
+}
 PICTURES = 'PICTURES = {"train": 480, "val": 160, "test": 160}'
 FEWER = {
-    "multilabel": 'PICTURES = {"train": 240, "val": 80, "test": 80}',
-    "regression": 'PICTURES = {"train": 120, "val": 40, "test": 40}',
+    "audio": ("in enumerate(WAYS)", "in enumerate(WAYS[:2])"),
+    "text": ('sorted(topic.glob("*.txt"))', 'sorted(topic.glob("*.txt"))[::3]'),
+    "multilabel": (PICTURES, 'PICTURES = {"train": 240, "val": 80, "test": 80}'),
+    "regression": (PICTURES, 'PICTURES = {"train": 120, "val": 40, "test": 40}'),
 }
+STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
+
+
+def fewer(kind: str) -> str:
+    """The text of the example's `data.py`, which makes fewer examples."""
+    text = (ROOT / "examples" / kind / "data.py").read_text()
+    whole, part = FEWER.get(kind, ("", ""))
+    assert whole in text
+    return text.replace(whole, part)
 
 
 class Example:
@@ -70,45 +94,21 @@ class Example:
         pd.concat([table, rows]).to_csv(sounds / "labels.csv", index=False)
 
 
-@pytest.fixture(scope="session")
-def clone(shared: Path) -> Path:
-    """A clone, in which each example makes a project of its own."""
-
-    def make(folder: Path) -> None:
-        subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-        for task, fewer in FEWER.items():
-            script = folder / "examples" / task / "data.py"
-            text = script.read_text()
-            assert PICTURES in text
-            script.write_text(text.replace(PICTURES, fewer))
-
-    return made_once(shared / "clone", make)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
-    return begin_store(tmp_path_factory.mktemp("store"), exported)
-
-
-@pytest.fixture(scope="module", params=ACCURACY)
-def example(request: pytest.FixtureRequest, clone: Path, store: Path) -> Example:
-    return Example(request.param, clone, store)
-
-
-def test_an_example_runs(example: Example) -> None:
+def test_an_example_runs_then_does_nothing_twice_and_ten_more_compute_their_views(
+    tmp_path: Path, exported: Path
+) -> None:
+    """Optional stages run too."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path / "clone"], check=True)
+    (tmp_path / "clone/examples/audio/data.py").write_text(fewer("audio"))
+    example = Example("audio", tmp_path / "clone", begin_store(tmp_path, exported))
     said = example.example()
     assert said.splitlines()[-1] == f"Report: {example.project}/reports/report.html"
     assert "Traceback" not in said
-    metrics = pd.read_json(example.project / "reports" / "metrics.json", typ="series")
-    assert metrics["test"]["accuracy"] > ACCURACY[example.kind]
-    page = (example.project / "reports" / "report.html").read_text()
-    assert "picture" not in re.sub("<script.*?</script>", "", page, flags=re.S)  # some texts do
+    reports = example.project / "reports"
+    assert json.loads((reports / "metrics.json").read_text())["test"]["accuracy"] > 0.97
+    page = (reports / "report.html").read_text()
+    assert "picture" not in re.sub("<script.*?</script>", "", page, flags=re.S)
 
-
-@pytest.mark.parametrize("example", ["audio"], indirect=True)
-def test_it_does_nothing_twice_then_ten_more_compute_their_views_and_optional_stages_run(
-    example: Example,
-) -> None:
     again = example.example()
     assert "Running stage" not in again
     assert "Data and pipelines are up to date." in again
@@ -126,78 +126,81 @@ def test_it_does_nothing_twice_then_ten_more_compute_their_views_and_optional_st
     computed = int(line.partition(" reused, ")[2].split()[0])
     assert computed in range(10, 10 + 10 * views + 1)
     assert "10 computed" in line or views
-    assert len(pd.read_csv(example.project / "reports" / "learning_curve.csv")) > 3
-    assert pd.read_csv(example.project / "reports" / "rank.csv")["backbone"].tolist() == [backbone]
+    assert len(pd.read_csv(reports / "learning_curve.csv")) > 3
+    assert pd.read_csv(reports / "rank.csv")["backbone"].tolist() == [backbone]
+    example.set("finetune", run=["asked"])
+    with pytest.raises(ParamsError, match="finetune"):
+        params.check_file(kinds.schema, example.project)
 
 
-def test_the_other_doors_answer_or_say_why_not(example: Example) -> None:
-    manifest = pd.read_parquet(example.project / "data" / "manifest.parquet")
-    some = manifest[manifest["split"] == "train"]["path"].head(3).tolist()
-    headstart = (sys.executable, "-m", "headstart")
-    example.run(*headstart, "predict", "bundle", *some, "--csv", "out.csv", "--neighbours", "1")
-    answers = pd.read_csv(example.project / "out.csv")
-    assert answers["path"].tolist() == some
-    assert answers["error"].isna().all()
-
-    refused = "from_scratch" if example.kind == "text" else "finetune"
-    example.set(refused, run=["asked"])
-    done = subprocess.run(
-        [*headstart, "check"],
-        cwd=example.project,
-        env=example.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert done.stderr.count("\n") == 1
-    assert refused in done.stderr
+def run(kind: str, folder: Path, *stages: str) -> None:
+    """Make the example's data in the working folder, and run these stages in this process."""
+    shutil.copy(ROOT / "examples" / kind / "params.yaml", "params.yaml")
+    script = folder / "data.py"
+    script.write_text(fewer(kind))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script)])
+        runpy.run_path(str(script), run_name="__main__")
+    for stage in stages:
+        getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
 
 
-@pytest.fixture(scope="module", params=TASKS)
-def of_task(request: pytest.FixtureRequest, clone: Path, store: Path) -> Example:
-    return Example(request.param, clone, store)
+@pytest.fixture(scope="module", params=LEAST)
+def example(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, exported: Path
+) -> Iterator[str]:
+    """The name of an example, all of whose stages ran in the working folder."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with project_in(folder, exported):
+        run(request.param, folder, *STAGES)
+        yield request.param
 
 
-def test_an_example_of_a_task_runs(of_task: Example) -> None:
-    said = of_task.example()
-    assert said.splitlines()[-1] == f"Report: {of_task.project}/reports/report.html"
-    assert "Traceback" not in said
-    reports = of_task.project / "reports"
-    measure, least = TASKS[of_task.kind]
-    metrics = pd.read_json(reports / "metrics.json", typ="series")
-    assert metrics["test"][measure] > least
-    assert (reports / "report.html").stat().st_size > 10_000
+def test_an_example_is_learnt(example: str) -> None:
+    measure, least = LEAST[example]
+    assert json.loads(Path("reports/metrics.json").read_text())["test"][measure] > least
+    page = Path("reports/report.html").read_text()
+    assert len(page) > 10_000
+    if example == "vector":
+        assert "picture" not in re.sub("<script.*?</script>", "", page, flags=re.S)
 
 
-def test_what_an_example_of_a_task_predicts_is_what_evaluate_told(of_task: Example) -> None:
-    told = pd.read_csv(of_task.project / "reports" / "predictions.csv", keep_default_na=False)
+def test_its_bundle_answers_as_evaluate_did(example: str) -> None:
+    told = pd.read_csv("reports/predictions.csv", keep_default_na=False)
     some = told.head(3)["path"].tolist()
-    headstart = (sys.executable, "-m", "headstart")
-    of_task.run(*headstart, "predict", "bundle", *some, "--csv", "out.csv")
-    answers = pd.read_csv(of_task.project / "out.csv", keep_default_na=False)
+    predict.run(Path("bundle"), some, csv=Path("out.csv"), neighbours=1)
+    answers = pd.read_csv("out.csv", keep_default_na=False)
     assert answers["path"].tolist() == some
     assert (answers["error"] == "").all()
 
+    if example == "vector":
+        text = Path("params.yaml").read_text()
+        Path("params.yaml").write_text(re.sub(r"(finetune:.*\n  run: )\[\]", r"\1[asked]", text))
+        Path("dvc.yaml").write_text("stages: {}")
+        with pytest.raises(ParamsError, match="finetune"):
+            params.check_file(kinds.schema)
 
-def test_the_page_of_adapting_tells_what_a_newcomer_sees(clone: Path, store: Path) -> None:
-    of_domains = Example("adapt", clone, store)
+
+def test_the_page_of_adapting_tells_what_a_newcomer_sees(
+    project: Project, tmp_path: Path, lite0: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = (ROOT / "docs" / "adapt.md").read_text()
     blocks = page.split("```console\n")[1:]
     commands = [line for block in blocks for line in block.partition("```")[0].splitlines()]
-    predict = "headstart predict adapted data/raw/surfaces/target"
-    assert commands == ["make example KIND=adapt", "cd examples/adapt/project", predict]
+    words = "headstart predict adapted data/raw/surfaces/target"
+    assert commands == ["make example KIND=adapt", "cd examples/adapt/project", words]
 
-    said = of_domains.example()  # what make does, but for the packages
-    found = json.loads((of_domains.project / "reports" / "adapt.json").read_text())
+    run("adapt", tmp_path, *STAGES[:5], "bundle", "adapt")
+    said = capsys.readouterr().out.splitlines()
     told = [line for block in page.split("```\n") for line in block.splitlines()]
     shown = [line for line in told if line.startswith(("ingest: 7", "evaluate: ", "adapt: "))]
     assert len(shown) == 4
-    assert set(shown) <= set(said.splitlines())
+    assert set(shown) <= set(said)
+    found = json.loads(Path("reports/adapt.json").read_text())
     assert found["test"]["accuracy"]["answer"] == "better"
-    words = predict.split()
-    answered = of_domains.run(sys.executable, "-m", *words)
-    assert len([line for line in answered.splitlines() if "surfaces/target/" in line]) == 120
+    predict.run(Path("adapted"), ["data/raw/surfaces/target"])
+    answered = capsys.readouterr().out.splitlines()
+    assert len([line for line in answered if "surfaces/target/" in line]) == 120
 
 
 FLOWER = ROOT / ".venv-flower" / "bin" / "python"
