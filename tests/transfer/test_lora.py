@@ -1,12 +1,7 @@
 """MiniLM in PyTorch, trained with its head: its last blocks, or adapters beside frozen layers."""
 
-import csv
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +21,7 @@ from pipeline.examples.files import digest
 from pipeline.heads.head import Head, load_head, probabilities
 from pipeline.kinds.text import tokens
 from pipeline.kinds.text.parameters import Augment
+from pipeline.serving import predict
 from pipeline.serving.classifier import Classifier
 from pipeline.store.places import checkpoints_folder
 from pipeline.tables.manifest import read_manifest
@@ -35,10 +31,10 @@ from pipeline.transfer.finetuning import UNMEASURED, train_network
 from pipeline.transfer.network import Network, blocks
 from pipeline.transfer.recipe import Recipe
 from tests.backbones.test_minilm import FLOAT, SENTENCES, features
-from tests.conftest import ROOT, Project, begin_store
-from tests.kinds.text.test_text import notes
-from tests.test_repro import Repository
-from tests.transfer.test_finetuning import CPU, tiny
+from tests.conftest import ROOT, Project
+from tests.kinds.text.test_text import notes, write
+from tests.kinds.text.test_text import run as stages
+from tests.transfer.test_finetuning import CPU, kill_at, tiny
 
 TEXT = kinds.named("text")
 RECIPE = Recipe(1, 2, 4, 0.001, 0.7, 0.01, "kept", 0, (1.0, 1.0))
@@ -226,26 +222,18 @@ def test_what_cannot_be_trained_is_told_before_anything_runs(
 def test_a_killed_run_on_texts_goes_on_to_the_same_bytes(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = "from tests.transfer.test_lora import learned; learned()"
-    command = [sys.executable, "-u", "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if "epoch 2 of 6" in line:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-    assert process.returncode == -signal.SIGKILL
+    kill_at("epoch 2 of 6", "from tests.transfer.test_lora import learned; learned()")
     resumed = learned()
     assert "continuing after epoch" in capsys.readouterr().out
     for file in checkpoints_folder().iterdir():
         file.unlink()
     assert learned() == resumed
-    assert "going on" not in capsys.readouterr().out
+    assert "continuing" not in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_the_page_of_texts_finetunes_an_encoder_as_it_says(
-    tmp_path: Path, exported: Path, dvc_template: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The parameters and the commands of docs/text.md, on fewer texts and for fewer epochs."""
     page = (ROOT / "docs" / "text.md").read_text().partition("## Finetune the encoder")[2]
@@ -253,31 +241,25 @@ def test_the_page_of_texts_finetunes_an_encoder_as_it_says(
     typed = re.search(r"```console\n(.*?)```", page, re.S)
     assert asked
     assert typed
-    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
-    repository = Repository(tmp_path / "repository", dvc_template)
-    table = repository.folder / "data" / "raw" / "titles.csv"
-    with table.open("w", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *notes(60)])
+    table = Path("data/raw/titles.csv")
+    write(notes(60), table)
     document = yaml.safe_load((ROOT / "examples" / "text" / "params.yaml").read_text())
     for section, values in yaml.safe_load(asked[1]).items():
         document[section] |= values
     assert document["finetune"]["method"] == "lora"
     document["evaluate"] |= {"bootstrap": 10}
-    (repository.folder / "params.yaml").write_text(yaml.safe_dump(document))
+    Path("params.yaml").write_text(yaml.safe_dump(document))
     # A head held so short that something is left to learn, in few epochs.
-    repository.set(**{"finetune.epochs": 2, "train.weight_decay": 3.0})
-    monkeypatch.setenv("PYTHONPATH", str(repository.folder))
-    commands = [line.removeprefix("$ ") for line in typed[1].splitlines() if line[:2] == "$ "]
-    assert [command.split()[:2] for command in commands] == [
-        ["dvc", "repro"],
-        ["headstart", "predict"],
+    project.set(**{"finetune.epochs": 2, "train.weight_decay": 3.0})
+    assert typed[1].splitlines() == [
+        "$ headstart repro best@asked",
+        f"$ headstart predict best {table}",
     ]
-    shown = repository.run("dvc", "repro", *commands[0].split()[2:])
-    assert "network is chosen and trained again" in shown
-    said = repository.run(sys.executable, "-m", "headstart", *commands[1].split()[1:])
-    assert "sport" in said
+    stages("ingest", "augment", "extract", "train", "evaluate", "bundle", "finetune", "best")
+    assert "network is chosen and trained again" in capsys.readouterr().out
+    predict.run(Path("best"), [str(table)])
+    assert "sport" in capsys.readouterr().out
 
-    monkeypatch.chdir(repository.folder)
     report = json.loads(Path("reports/finetune.json").read_text())
     for of in report["validation"], report["test"]:
         assert of["finetuned"]["loss"] < of["frozen"]["loss"]
@@ -294,12 +276,16 @@ def test_the_page_of_texts_finetunes_an_encoder_as_it_says(
         finetuning.answers(network, test, feed(backbone), 8), about.calibration.temperature
     )
     classifier = Classifier(Path("best"))
-    texts = {
-        f"{table.relative_to(repository.folder)}#{n}": t for n, (t, _) in enumerate(notes(60), 1)
-    }
+    texts = {f"{table}#{n}": t for n, (t, _) in enumerate(notes(60), 1)}
     found = [classifier.answer(texts[path].encode()).probabilities for path in test.paths]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert (Path("best") / "backbone.safetensors").stat().st_size < 100  # it is in the graph
+
+    before = {file.name: file.read_bytes() for file in Path("best").iterdir()}
+    capsys.readouterr()
+    best()
+    assert {file.name: file.read_bytes() for file in Path("best").iterdir()} == before
+    assert "reused, 0 computed" in capsys.readouterr().out
 
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(
