@@ -276,8 +276,8 @@ def tiff_of_strips(count: int) -> bytes:
     entries.insert(5, struct.pack("<HHII", 273, 4, count, after))
     entries.append(struct.pack("<HHII", 279, 4, count, after + 4 * count))
     head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
-    strips = b"".join(struct.pack("<I", 8 + i % 1000) for i in range(count))
-    return head + strips + struct.pack("<I", 64) * count
+    strips = 8 + np.arange(count, dtype="<u4") % 1000
+    return head + strips.tobytes() + struct.pack("<I", 64) * count
 
 
 def twelve_bit_jpeg() -> bytes:

@@ -1,5 +1,7 @@
 """Near neighbours by sketches, beside exact search."""
 
+from functools import cache
+
 import numpy as np
 
 from pipeline.quality import duplicates, sketches
@@ -7,8 +9,10 @@ from pipeline.quality import duplicates, sketches
 EXAMPLES, FEATURES, LEAST = 3000, 1280, 0.5
 
 
-def planted(cosine):
+@cache
+def planted():
     """Directions, of which each query has one near-duplicate; the queries and the others."""
+    cosine = 0.55
     random = np.random.default_rng(0)
     bank = random.standard_normal((EXAMPLES, FEATURES)).astype(np.float32)
     noise = random.standard_normal((EXAMPLES // 3, FEATURES)).astype(np.float32)
@@ -27,11 +31,16 @@ def found(features, queries, bank):
     return {(query, row): cosine for query, row, cosine in pairs}
 
 
+@cache
+def found_of_planted():
+    return found(*planted())
+
+
 def test_nearly_all_pairs_above_the_threshold_are_found():
-    features, queries, bank = planted(0.55)
+    features, queries, bank = planted()
     exact = duplicates.candidates(features[queries], features[bank], LEAST)
     wanted = {(queries[one], bank[other]): cosine for one, other, cosine in exact}
-    pairs = found(features, queries, bank)
+    pairs = found_of_planted()
     assert len(wanted) > 0.95 * len(queries)
     assert pairs.keys() <= wanted.keys()
     assert len(pairs) >= 0.99 * len(wanted)
@@ -40,12 +49,11 @@ def test_nearly_all_pairs_above_the_threshold_are_found():
 
 
 def test_the_order_of_arrival_changes_nothing():
-    features, queries, bank = planted(0.55)
-    pairs = found(features, queries, bank)
+    features, queries, bank = planted()
     order = np.random.default_rng(1).permutation(len(features))
     place = np.argsort(order)
     again = found(features[order], place[queries][::-1], np.sort(place[bank]))
-    assert {(order[query], order[row]) for query, row in again} == set(pairs)
+    assert {(order[query], order[row]) for query, row in again} == set(found_of_planted())
 
 
 def test_an_example_with_many_equals_keeps_the_nearest(monkeypatch):
