@@ -85,7 +85,22 @@ PLAIN = {"extract.blocks": "last", "train.layers": "last", "train.coverage": Non
 PLAIN |= {"train.optimizer": "lbfgs", "train.row_weights": "none"}
 
 
-class Project:
+class Parameters:
+    """A folder with a `params.yaml`."""
+
+    folder: Path
+
+    def set(self, **knobs: Any) -> None:
+        """Change parameters or sections: `set(**{"train.power": 1.0, "augment": {"views": 2}})`."""
+        file = self.folder / "params.yaml"
+        document = yaml_in_c.load(file.read_bytes())
+        for name, value in knobs.items():
+            section, _, knob = name.partition(".")
+            document[section] = document[section] | {knob: value} if knob else value
+        file.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False))
+
+
+class Project(Parameters):
     """A folder to run stages in, with the repository's own `params.yaml`, made `PLAIN`."""
 
     def __init__(self, folder: Path) -> None:
@@ -97,15 +112,6 @@ class Project:
         (folder / "params.yaml").write_text(text)
         (folder / "reports").mkdir()
         (folder / "data" / "raw").mkdir(parents=True)
-
-    def set(self, **knobs: Any) -> None:
-        """Change parameters: `set(**{"augment.views": 2})`."""
-        file = self.folder / "params.yaml"
-        document = yaml_in_c.load(file.read_bytes())
-        for name, value in knobs.items():
-            section, knob = name.split(".")
-            document[section][knob] = value
-        file.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from tests.conftest import begin_store
 
@@ -19,10 +18,7 @@ def vectors(project):
     """A project of vectors with 60 labelled examples of two classes, and a pool of 200 others."""
     project.set(**{"ingest.kind": "vector", "ingest.source": "parquet"})
     project.set(**{"ingest.path": "data/raw/table.parquet", "extract.backbone": "identity"})
-    file = project.folder / "params.yaml"
-    document = yaml.safe_load(file.read_text()) | {"augment": {"views": 0}}
-    document["evaluate"]["bootstrap"] = 10
-    file.write_text(yaml.safe_dump(document))
+    project.set(**{"augment": {"views": 0}, "evaluate.bootstrap": 10})
     random = np.random.default_rng(0)
     labels = np.arange(260) % 2
     table = pd.DataFrame({"key": [f"item {number}" for number in range(260)]})

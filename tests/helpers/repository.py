@@ -11,10 +11,9 @@ from importlib.util import cache_from_source
 from pathlib import Path
 
 import jsonschema
-import yaml
 
 from flows import why
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Parameters
 
 SCHEMA = json.loads((ROOT / "docs" / "why.schema.json").read_text())
 
@@ -25,7 +24,7 @@ def copy(file: Path, to: Path) -> None:
     shutil.copy2(file, to)
 
 
-class Repository:
+class Repository(Parameters):
     """A copy of the project with git and DVC.
 
     Its processes take its own code, and the store and programs that the environment names.
@@ -74,14 +73,6 @@ class Repository:
             answer = why.why()
             jsonschema.validate(json.loads(why.in_json(answer)), SCHEMA)
             return why.in_words(answer)
-
-    def set(self, **knobs: object) -> None:
-        file = self.folder / "params.yaml"
-        document = yaml.safe_load(file.read_text())
-        for name, value in knobs.items():
-            section, knob = name.split(".")
-            document[section][knob] = value
-        file.write_text(yaml.safe_dump(document, sort_keys=False))
 
     def edit(self, name: str, before: str, after: str) -> None:
         file = self.folder / name

@@ -558,14 +558,11 @@ def sounds(project):
             "ingest.source": "folder",
             "ingest.path": "data/raw/sounds",
             "ingest.max_refused": 1.0,
+            "augment": {"views": 1},
             "extract.backbone": "speech_embedding",
             "evaluate.bootstrap": 10,
         }
     )
-    file = project.folder / "params.yaml"
-    text = file.read_text()
-    start, end = text.index("augment:"), text.index("extract:")
-    file.write_text(text[:start] + "augment: {views: 1}\n" + text[end:])
     return project
 
 

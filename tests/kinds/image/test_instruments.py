@@ -14,7 +14,6 @@ import pandas as pd
 import pydicom
 import pytest
 import tifffile
-import yaml
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -674,11 +673,7 @@ def test_parameters_that_make_no_sense(project, settings, said):
 def test_vectors_have_no_range_but_their_file_may_list_it(project):
     from pipeline.core import params
 
-    project.set(**{"ingest.kind": "vector", "augment.views": 0})
-    file = Path("params.yaml")
-    document = yaml.safe_load(file.read_text())
-    document["augment"] = {"views": 0}
-    file.write_text(yaml.safe_dump(document))
+    project.set(**{"ingest.kind": "vector", "augment": {"views": 0}})
     assert kinds.declared(params.load(kinds.schema).ingest) == "vector"
     project.set(**{"ingest.range": "file"})
     with pytest.raises(ParamsError, match=r"ingest\.range is not a parameter; ingest takes kind, "):

@@ -113,15 +113,12 @@ def texts(project):
             "ingest.source": "csv",
             "ingest.path": str(TABLE),
             "ingest.max_refused": 1.0,
+            "augment": {"views": 0},
             "extract.backbone": "tf_idf",
             "train.power": 1.0,
             "evaluate.bootstrap": 10,
         }
     )
-    file = project.folder / "params.yaml"
-    text = file.read_text()
-    start, end = text.index("augment:"), text.index("extract:")
-    file.write_text(text[:start] + "augment: {views: 0}\n" + text[end:])
     return project
 
 

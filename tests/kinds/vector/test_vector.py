@@ -51,14 +51,11 @@ def vectors(project):
             "ingest.source": "parquet",
             "ingest.path": str(TABLE),
             "ingest.max_refused": 1.0,
+            "augment": {"views": 0},
             "extract.backbone": "identity",
             "evaluate.bootstrap": 10,
         }
     )
-    file = project.folder / "params.yaml"
-    text = file.read_text()
-    start, end = text.index("augment:"), text.index("extract:")
-    file.write_text(text[:start] + "augment: {views: 0}\n" + text[end:])
     return project
 
 
