@@ -73,7 +73,8 @@ def test_networks_whose_weights_are_packages_need_no_pytorch(shapes, lite0, monk
     for module in ("torch", "torchvision", "timm"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(packages, "_found", lambda module: module not in packages.SETS["torch"])
-    shapes.set(**{"rank.backbones": ["efficientnet_lite0", "efficientnet_lite1"]})
+    knobs = {"rank.backbones": ["efficientnet_lite0", "efficientnet_lite1"], "augment.views": 0}
+    shapes.set(**knobs)
     shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
     for folder in ("plugins", "data/weights"):
         Path(folder).mkdir()

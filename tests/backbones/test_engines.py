@@ -19,7 +19,7 @@ from pipeline.core import params
 from pipeline.core.errors import DeviceError, ParamsError
 from pipeline.core.params import ExtractParams
 from pipeline.store.places import backbones_folder, kept
-from tests.conftest import SMALL, Project
+from tests.conftest import Project
 
 pytestmark = pytest.mark.usefixtures("lite0")
 
@@ -42,27 +42,22 @@ def settings(**changes: object) -> ExtractParams:
     return params.load(kinds.schema).extract.model_copy(update=changes)
 
 
-def drawn(side: int) -> NDArray[np.uint8]:
+@pytest.fixture
+def pictures() -> NDArray[np.uint8]:
     random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (12, side // 16, side // 16, 3), dtype=np.uint8)
+    coarse = random.integers(0, 256, (12, 14, 14, 3), dtype=np.uint8)
     return coarse.repeat(16, axis=1).repeat(16, axis=2)
 
 
 @pytest.fixture
-def pictures() -> NDArray[np.uint8]:
-    return drawn(224)
-
-
-@pytest.fixture
-def small(
-    project: Project, small_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def own(
+    project: Project, lite0: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> ExtractParams:
-    """Asks for a small backbone, whose export is in a store of its own, for tests that harm it."""
+    """The parameters, and an export in a store of its own, for tests that harm it."""
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "own"))
     backbones_folder().mkdir(parents=True)
-    for file in (small_backbone, small_backbone.with_suffix(".safetensors")):
+    for file in (lite0, lite0.with_suffix(".safetensors")):
         shutil.copy(file, backbones_folder())
-    project.set(**SMALL)
     return settings()
 
 
@@ -219,10 +214,10 @@ def test_an_export_has_the_same_bytes_from_every_folder(project: Project) -> Non
 
 
 @pytest.mark.slow
-def test_a_backbone_is_ready_once_both_its_files_are_there(small: ExtractParams) -> None:
-    on_cpu = [small.model_copy(update={"device": "cpu"}), on("openvino", small)]
-    on_gpu = small.model_copy(update={"device": "cuda"})
-    file = exports.exported(small.network)
+def test_a_backbone_is_ready_once_both_its_files_are_there(own: ExtractParams) -> None:
+    on_cpu = [own.model_copy(update={"device": "cpu"}), on("openvino", own)]
+    on_gpu = own.model_copy(update={"device": "cuda"})
+    file = exports.exported(own.network)
     assert set(kept(backbones_folder())) == {file, file.with_suffix(".safetensors")}
     assert kept(backbones_folder()) == list(backbones_folder().iterdir())
     assert [engines.is_ready(asked) for asked in on_cpu] == [True, True]
@@ -234,7 +229,7 @@ def test_a_backbone_is_ready_once_both_its_files_are_there(small: ExtractParams)
     weights = file.with_suffix(".safetensors").read_bytes()
     file.with_suffix(".safetensors").unlink()
     assert [engines.is_ready(asked) for asked in on_cpu] == [False, False]
-    exports.exported(small.network)
+    exports.exported(own.network)
     assert [engines.is_ready(asked) for asked in on_cpu] == [True, True]
     assert file.with_suffix(".safetensors").read_bytes() == weights
 
@@ -258,13 +253,16 @@ def test_a_second_run_needs_no_torch_and_tells_nobody(project: Project, engine: 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_damaged_export_is_made_again(
-    small: ExtractParams, capsys: pytest.CaptureFixture[str], engine: str
+    own: ExtractParams,
+    pictures: NDArray[np.uint8],
+    capsys: pytest.CaptureFixture[str],
+    engine: str,
 ) -> None:
-    pictures = drawn(160)
-    sound = engines.open_engine(on(engine, small), IMAGE).run(pictures)
-    file = exports.file_of(small.network)
+    pictures = pictures[:2]
+    sound = engines.open_engine(on(engine, own), IMAGE).run(pictures)
+    file = exports.file_of(own.network)
     file.write_bytes(file.read_bytes()[:100_000])
-    again = engines.open_engine(on(engine, small), IMAGE).run(pictures)
+    again = engines.open_engine(on(engine, own), IMAGE).run(pictures)
     assert "is damaged" in capsys.readouterr().out
     np.testing.assert_array_equal(sound, again)
 

@@ -1,6 +1,7 @@
 """Inner blocks: which there are, and the bits of the last layer, which they do not change."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -27,6 +28,11 @@ WIDTHS = {
     "timm:test_vit": [64, 64, 64],
 }
 DRAWN = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _with_exports_of_all_tests(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_STORE", str(exported.parent))
 
 
 def opened(name: str, blocks: str, engine: str = "onnxruntime") -> Engine:

@@ -85,14 +85,14 @@ def opened(device, monkeypatch, **changes):
 )
 def test_features_are_those_of_the_cpu(project, files, precision, bound, monkeypatch):
     plain, engine = opened("cpu", monkeypatch), opened(DEVICE, monkeypatch, precision=precision)
-    asked = [(data, PLAN) for data in files]
+    asked = [(data, PLAN[::2]) for data in files[::2]]
     wanted = plain.features(plain.make_views(asked), 4)
     made = engine.features(engine.make_views(asked), 4)
     norms = np.linalg.norm(made, axis=1) * np.linalg.norm(wanted, axis=1)
     assert ((made * wanted).sum(axis=1) / norms).min() > bound
     with ThreadPoolExecutor(4) as pool:  # the same bits in any company
-        alone = list(pool.map(lambda one: engine.run(engine.make_views([one])), asked[:4]))
-    np.testing.assert_array_equal(made[: 4 * len(PLAN)], np.concatenate(alone))
+        alone = list(pool.map(lambda one: engine.run(engine.make_views([one])), asked))
+    np.testing.assert_array_equal(made, np.concatenate(alone))
 
 
 def test_what_changes_numbers_is_in_the_fingerprint(project, monkeypatch):
