@@ -83,15 +83,19 @@ SMALLEST = {
     ),
     "audio accuracy": (
         "",
-        "SETS = ('digits',); MOST = 90; SEEDS = range(1); DECAYS = (0.01,); POWERS = (1.0,)"
-        "; VIEWS = 1; RESAMPLES = 10",
+        "SETS = ('digits',); MOST = 60; BACKBONES = 'speech_embedding', 'mfcc'; SEEDS = range(1)"
+        "; DECAYS, POWERS = (0.01,), (1.0,); VIEWS = 1; RESAMPLES = 10",
     ),
     "audio speed": ("", "SETS = ('digits',); SPEED_MOST = 8; ROUNDS = 1"),
-    "extract cpu": ("PICTURES --rounds 1", ""),
+    "extract cpu": (
+        "PICTURES --rounds 1",
+        "all_of = views_of; views_of = lambda files, n, *_: all_of(files[:2], min(n, 1), *_)",
+    ),
     "backbones": ("", "FAMILIES = (('ResNet', 'timm:test_resnet', 'auto'),); VIEWS = 1"),
     "extract gpu": (
         "",
-        "GPU_BATCH, SAMPLE, ROUNDS = 2, 4, 1; BACKBONES = BACKBONES[1:]",
+        "GPU_BATCH, SAMPLE, ROUNDS = 2, 4, 1; BACKBONES, PRECISIONS = BACKBONES[1:], PRECISIONS[1:]"
+        "; torchvision.models.resnet50 = torchvision.models.resnet18",
     ),
     "heads default": (
         "--draws 1",
@@ -114,7 +118,14 @@ SMALLEST = {
         "--sizes 60",
         "IN_THOUSAND, CLASSES, STAGES = 5, 3, STAGES[:3]",
     ),
-    "extract ray": ("--pictures 60 --rounds 1", ""),
+    # tests/runners/test_on_ray.py has a cluster.
+    "extract ray": (
+        "--pictures 60 --rounds 1",
+        "from contextlib import nullcontext; from unittest.mock import MagicMock"
+        "; from tests.helpers import ray_cluster"
+        "; fake = MagicMock(spec=ray_cluster.Cluster); fake.run.return_value.returncode = 0"
+        "; ray_cluster.cluster = lambda **_: nullcontext(fake)",
+    ),
     "next proposals": (
         "PICTURES --draws 1",
         "ROUNDS, MOST, SWITCHES = 2, 200, (2,); sets = lambda *_: {'digits': vectors(load_digits)}",
@@ -136,7 +147,13 @@ SMALLEST = {
     "large_report": ("--examples 40 --rounds 1 --frames 5", ""),
     "small_loop peers": ("--pictures 60 --rounds 1", ""),
     "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_OF_LOOP),
-    "small_loop table": ("--pictures 60 --rounds 1", FEWER_OF_LOOP),
+    # `small_loop sizes` has a terminal with DVC, tests/flows a server.
+    "small_loop table": (
+        "--pictures 60 --rounds 1",
+        f"{FEWER_OF_LOOP}; from contextlib import nullcontext; STAGES = ('ingest',)"
+        "; quick = on_terminal; on_terminal = lambda project, *_: quick(project, 'true')"
+        "; server.running = lambda *_: nullcontext('')",
+    ),
     "alarms flawed": (
         "EMPTY --most 50 --planted 2",
         "from benchmarks import recipes_sets as s; s.SETS = {'digits': s.SETS['digits']}",
@@ -481,14 +498,18 @@ def smallest(name: str, pictures: Path, bundled: Path, folder: Path, store: Path
     words = [str(places.get(word, word)) for word in shlex.split(arguments)]
     less = less.replace("EMPTY", str(folder / "empty")).replace("BUNDLED", str(bundled))
     return f"""
-import os
+import multiprocessing, os
 from importlib import import_module
 from benchmarks import harness
+from tests.helpers import forked_run
 for number, name in ((1, "out"), (2, "err")):
     os.dup2(os.open(f"{folder}/{{name}}", os.O_WRONLY | os.O_CREAT), number)
 os.chdir({str(ROOT)!r})
 os.environ |= harness.ENVIRONMENT | {{"HEADSTART_STORE": {str(store)!r}}}
 harness.ENVIRONMENT |= os.environ
+multiprocessing.set_start_method("fork", force=True)  # as it is for who runs a benchmark
+harness.run = forked_run.run
+harness.Project.__init__.__defaults__ = None, harness.Path({str(store / "backbones")!r})
 module = import_module("benchmarks.{module}")
 exec({less!r}, vars(module))
 harness.main(module, {[*part, *words, "--page", str(folder / "page.md")]!r})
