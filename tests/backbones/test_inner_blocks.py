@@ -159,8 +159,6 @@ def test_an_encoder_of_transformers_gives_every_second_layer() -> None:
         (features, block), session.run(None, {"tokens": tokens[:1]}), strict=True
     ):
         np.testing.assert_array_equal(ours[:1], alone)
-    plain = encoder.graph(network)
-    assert not any(node.metadata_props for node in plain.graph.node)  # they have the code's path
 
 
 def test_an_export_with_blocks_has_the_fingerprint_of_the_one_without() -> None:

@@ -216,6 +216,7 @@ print([name for name in ("torch", "pandas", "sklearn", "dvc", "prefect") if name
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("uv"), reason="pip would take long: pip install uv")
 def test_three_libraries_answer_then_two_more_and_the_base_set_predicts_serves_and_embeds(
     wheel, bundled, tmp_path, monkeypatch
 ):
@@ -223,40 +224,37 @@ def test_three_libraries_answer_then_two_more_and_the_base_set_predicts_serves_a
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
-    venv.create("env", with_pip=True)
+    venv.create("env")
     row = pd.read_csv(bundled / "reports/predictions.csv").iloc[0]
     bundle, picture = str(bundled / "bundle"), str(bundled / row["path"])
     locked = re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements/base.lock").read_text(), re.M)
 
-    def run(*command, **environment):
+    def run(*command, program="env/bin/python", **environment):
         done = subprocess.run(
-            ["env/bin/python", *command],
-            env=os.environ | environment, capture_output=True, text=True,
-        )  # fmt: skip
+            [program, *command], env=os.environ | environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def install(*names):
-        pinned = [f"{name}=={version}" for name, version in locked if name in names]
-        run("-m", "pip", "install", "--quiet", *pinned)
+    def install(*what):
+        run("pip", "install", "--quiet", "--python", "env", *what, program="uv")
 
-    install("numpy", "onnxruntime", "pillow")
+    def pinned(*names):
+        return [f"{name}=={version}" for name, version in locked if name in names]
+
+    install(*pinned("numpy", "onnxruntime", "pillow"))
     site = next(Path("env/lib").glob("python*/site-packages"))
     names = {path.name for path in site.iterdir()}
     assert not names & {"torch", "timm", "onnx", "pandas"}
-    # pip itself is in every environment, and none of ours.
-    size = sum(
-        file.stat().st_size for file in site.rglob("*")
-        if file.is_file() and file.relative_to(site).parts[0] not in ("pip", "setuptools")
-    )  # fmt: skip
-    assert size < 250e6
+    size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file())
+    assert size < 230e6
     text = (ROOT / "docs" / "bundle.md").read_text()
     Path("ask.py").write_text(text.split("```python\n")[1].split("```")[0])
     found, name = run("ask.py", bundle, picture).split()
     assert name == row["predicted"]
     assert float(found) == pytest.approx(row["probability"], abs=2e-3)
 
-    install("safetensors", "threadpoolctl")
+    install(*pinned("safetensors", "threadpoolctl"))
     more = ("--jsonl", "said.jsonl", "--neighbours", "1", "--heat-maps", ".")
     module = ("-m", "pipeline.serving.predict")
     run(*module, bundle, picture, *more, PYTHONPATH=str(ROOT))
@@ -264,9 +262,8 @@ def test_three_libraries_answer_then_two_more_and_the_base_set_predicts_serves_a
     assert said["class"] == row["predicted"]
     assert said["probability"] == pytest.approx(row["probability"], abs=1e-5)
 
-    pip = ("-m", "pip", "install", "--quiet", "--no-deps")
-    run(*pip, "--require-hashes", "--requirement", ROOT / "requirements" / "base.lock")
-    run(*pip, wheel)
+    install("--no-deps", "--require-hashes", "--requirement", ROOT / "requirements" / "base.lock")
+    install("--no-deps", wheel)
     assert row["predicted"] in run("env/bin/headstart", "predict", bundle, picture).splitlines()[1]
     assert run("-c", EMBEDS, picture, picture) == "(2, 1280)\n[]\n"
 

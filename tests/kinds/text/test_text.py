@@ -169,9 +169,10 @@ def test_a_bundle_answers_by_every_door_and_says_why(texts):
     run(*STAGES[:-1])
     asked = "A goalkeeper & <b>her</b> team won the cup"
     Path("one.txt").write_text(asked)
-    answers.run(Path("bundle"), ["one.txt", str(TABLE)], csv=Path("out.csv"), heat_maps=Path("why"))
+    write(notes(5), Path("some.csv"))
+    answers.run(Path("bundle"), ["one.txt", "some.csv"], csv=Path("out.csv"), heat_maps=Path("why"))
     table = pd.read_csv("out.csv")
-    assert len(table) == 121
+    assert len(table) == 6
     assert table["class"][0] == "sport"
     written = Path(table["heat_map"][0])
     assert written.suffix == ".html"
