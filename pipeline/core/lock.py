@@ -7,6 +7,7 @@ can be relied on.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,9 +40,9 @@ COUNTED = {
     "soxr": "soxr",
     "tokenizers": "tokenizers",
 }
+# Begins with the end of the line before: Python finds that twice as fast as the start of a line.
 IMPORTED = re.compile(
-    rf"^[ \t]*(?:from ({'|'.join(COUNTED)})[. ].*\bimport|import ({'|'.join(COUNTED)}))\b".encode(),
-    re.MULTILINE,
+    rf"\n[ \t]*(?:from ({'|'.join(COUNTED)})[. ].*\bimport|import ({'|'.join(COUNTED)}))\b".encode()
 )
 # Subpackages that no stage declares: nothing in them affects an output, or no stage imports them.
 UNDECLARED = ("core", "store", "federated")
@@ -118,7 +119,7 @@ class Lock:
 
 
 def installed() -> Lock:
-    """Return what is installed here; this takes about 10 ms."""
+    """Return what is installed here; this takes about 40 ms."""
     package = Path(__file__).parents[1]
     versions = {module: _version(library) for module, library in COUNTED.items()}
 
@@ -221,9 +222,9 @@ def libraries(lock: Lock, kind: str) -> dict[str, str]:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yield the files of a folder, at any depth, except those that Python compiled."""
-    return (
-        file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts
-    )
+    for place, _, names in os.walk(folder):
+        if not place.endswith("__pycache__"):
+            yield from (Path(place, name) for name in names)
 
 
 def _entry(files: Iterable[Path], package: Path, versions: Mapping[str, str]) -> Entry:
@@ -234,7 +235,7 @@ def _entry(files: Iterable[Path], package: Path, versions: Mapping[str, str]) ->
         data = file.read_bytes()
         digest.update(f"{name} {len(data)}\n".encode() + data)
         if file.suffix == ".py":
-            modules |= {(one or other).decode() for one, other in IMPORTED.findall(data)}
+            modules |= {(one or other).decode() for one, other in IMPORTED.findall(b"\n" + data)}
     found = {COUNTED[module]: versions[module] for module in modules if versions[module]}
     return {CODE: digest.hexdigest()[:12], **found}
 

@@ -138,9 +138,6 @@ class Nights(NamedTuple):
     """What became of the projects, night by night, [NIGHTS, projects]."""
 
     refused: npt.NDArray[np.bool_]
-    surpassed: npt.NDArray[np.bool_]  # the result became the reference
-    offered: Array  # accuracy of that night's model on the test examples
-    figure: Array  # and of the model in place after that night
     below: Array  # true accuracy of the reference less that of the model in place
     unseen: Array  # [projects]: the fall that can go unseen, as the gate says in the end
 
@@ -198,23 +195,20 @@ def noise(generator: np.random.Generator, projects: int, examples: int, size: in
     return np.asarray(np.sqrt(OF_GROUP) * of_group + np.sqrt(1 - OF_GROUP) * own)
 
 
-def taken(gate: Gate, reference: bool) -> npt.NDArray[np.bool_]:
+def taken(reference: bool) -> npt.NDArray[np.bool_]:
     """Whether a result is taken, [3, 3], by its answers beside the last one and the reference."""
     found = np.empty((3, 3), dtype=bool)
     for (i, last), (j, beside) in product(enumerate(ANSWERS), repeat=2):
-        both = (Comparison(answer, 1, 0, 0, "") for answer in (last, beside))
-        one, other = both
-        found[i, j] = gate.fate(one, other if reference else None, lower=False) == "take"
+        one, other = (Comparison(answer, 1, 0, 0, "") for answer in (last, beside))
+        found[i, j] = Gate().fate(one, other if reference else None, lower=False) == "take"
     return found
 
 
-def many_nights(
-    case: Case, projects: int, reference: bool = True, gate: Gate | None = None
-) -> Nights:
+def many_nights(case: Case, projects: int, reference: bool = True) -> Nights:
     """Nights of new models; without a `reference` each is compared with the last result alone."""
     seed = [case.examples, case.size, int(100 * case.common), int(1e5 * case.decay)]
     generator = np.random.default_rng(seed)
-    judged, takes = JUDGED[case.measure], taken(gate or Gate(), reference)
+    judged, takes = JUDGED[case.measure], taken(reference)
     shape = projects, case.examples, case.size
     own = noise(generator, *shape)
 
@@ -240,13 +234,12 @@ def many_nights(
         led = np.where(takes_it, ahead & ~leads, led & ~leads)
         last[takes_it], true[takes_it] = new[takes_it], accuracy
         first[leads], first_true[leads] = new[leads], accuracy
-        figures = ((margins > 0).mean(axis=1) for margins in (new, last))
-        found.append((~takes_it, leads, *figures, first_true - true))
+        found.append((~takes_it, first_true - true))
     groups = np.arange(case.examples) // case.size
     unseen = []
     for old, new in zip(first, last, strict=True) if case.decay else ():
         frames = frame(old), frame(new, groups)
         said = compare(*frames, "accuracy", False, 0.03, 15, REFERENCE_LEVEL)
         unseen.append(said.unseen if said else np.nan)
-    refused, surpassed, offered, figure, below = map(np.array, zip(*found, strict=True))
-    return Nights(refused, surpassed, offered, figure, below, np.array(unseen))
+    refused, below = map(np.array, zip(*found, strict=True))
+    return Nights(refused, below, np.array(unseen))
