@@ -378,7 +378,7 @@ class Kind(Protocol):
 
 
 class Plain:
-    """Base class of kinds whose examples are small and have no augmented views."""
+    """Base class of our kinds: what suits examples that are small and have no augmented views."""
 
     view_columns: tuple[str, ...] = ()
     original: View = ()
@@ -425,6 +425,10 @@ class Plain:
     def pack_view(self, view: View) -> bytes:
         """Return no bytes: there is only one view."""
         return b""
+
+    def hidden_together(self) -> NDArray[np.bool_] | None:
+        """Return None: parts are hidden one at a time."""
+        return None
 
 
 # Members that were added to `Kind` later, with defaults for plugins that lack them.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import ParamsError, RefusedError
 from ...examples import files
-from .. import Example, Flaw, Input, Maker, Shown, View
+from .. import Example, Flaw, Input, Maker, Plain, Shown, View
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +43,7 @@ MUCH = 0.001  # fraction of samples at full scale from which a sound is reported
 _one_at_a_time = threading.Lock()
 
 
-class Audio:
+class Audio(Plain):
     """Implements `Kind`, which documents each attribute and method."""
 
     noun, nouns = "sound", "sounds"
@@ -78,14 +78,6 @@ class Audio:
     def inspected_by(self) -> str:
         """Return the versions of this code and of libsndfile."""
         return f"sound inspection {INSPECTION_CODE}, {libsndfile()}"
-
-    def form(self, data: bytes) -> str:
-        """Return an empty text: all sounds need the same libraries."""
-        return ""
-
-    def read_by(self, form: str) -> str:
-        """Return an empty text: no format needs its own libraries."""
-        return ""
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
         """Return the numbers, which `inspect` has rounded so that float32 can hold them."""
@@ -242,9 +234,6 @@ class Audio:
         from .parts import hidden
 
         return hidden(data, preprocessing)
-
-    def hidden_together(self) -> None:
-        """Return None: segments are hidden one at a time."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...core import packages
 from ...core.errors import RefusedError
-from .. import Example, Fitted, Flaw, Maker, Pixels, Shown, View
+from .. import Example, Fitted, Flaw, Maker, Pixels, Plain, Shown, View
 from .reading import PLAIN, Reading, parsed
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _libheif() -> str:
     return f"libheif {pi_heif.libheif_version()}"
 
 
-class Image:
+class Image(Plain):
     """Implements `Kind`, which documents each attribute and method."""
 
     noun, nouns = "picture", "pictures"
@@ -172,10 +172,6 @@ class Image:
         from . import decode
 
         return decode.large(path, self.most_bytes)
-
-    def doubt(self, data: bytes) -> str:
-        """Return an empty text: any picture may belong to a class."""
-        return ""
 
     def large(self, data: bytes) -> bool:
         """Return False: `decode.py` itself decodes large pictures one at a time."""

@@ -157,9 +157,6 @@ class Text(Plain):
 
         return hidden(data, preprocessing)
 
-    def hidden_together(self) -> None:
-        """Return None: parts are hidden one at a time."""
-
     def explain(
         self,
         example: NDArray[Any],

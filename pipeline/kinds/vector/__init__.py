@@ -176,9 +176,6 @@ class OfNumbers(Plain):
         """Raise an error; never called, because the dimensions mean nothing to people."""
         raise ParamsError(f"{self.nouns} have no parts to hide")
 
-    def hidden_together(self) -> None:
-        """Do nothing; never called, like `hidden`."""
-
     def explain_parts(
         self, data: bytes, preprocessing: Vector, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
