@@ -6,6 +6,7 @@ the folder `shared`, where no test changes anything.
 
 import contextlib
 import fcntl
+import gc
 import importlib
 import os
 import re
@@ -35,6 +36,8 @@ from playwright.sync_api import Browser, sync_playwright
 from pipeline.core import yaml_in_c
 
 sys.dont_write_bytecode = False
+# Libraries make millions of objects that live on: to look for garbage among them is slow.
+gc.set_threshold(100_000, 50, 100)
 settings.register_profile("patient", deadline=None)  # beside other work, a test may take long
 settings.load_profile("patient")
 ROOT = Path(__file__).parent.parent
