@@ -90,8 +90,7 @@ def test_every_stage_says_so_and_works_once_there_is_room(
 ) -> None:
     # A bundle holds the backbone twice.
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
-    untrained = [f"random:{SMALL['extract.backbone']}", "random:timm:test_vit"]
-    shapes.set(**SMALL, **{"rank.backbones": untrained})
+    shapes.set(**SMALL, **{"rank.backbones": [f"random:{SMALL['extract.backbone']}"]})
     shapes.set(**{"learning_curve.draws": 2, "finetune.epochs": 1, "finetune.blocks": 1})
     other = small_disk / "project"
     for stage in OUTPUTS:
@@ -115,24 +114,46 @@ def test_every_stage_says_so_and_works_once_there_is_room(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stage", "kept"), [("extract", "backbones"), ("from_scratch", "checkpoints")]
-)
 def test_a_full_disk_under_the_folder_of_the_store(
-    shapes: Project, small_disk: Path, monkeypatch: pytest.MonkeyPatch, stage: str, kept: str
+    shapes: Project, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes.set(**{"augment.views": 0, "finetune.epochs": 1})
-    for before in ("ingest", "augment", "extract"):
+    shapes.set(**{"augment.views": 0})
+    for before in ("ingest", "augment"):
         getattr(importlib.import_module(f"pipeline.{before}"), before)()
     store = small_disk / "features"
     monkeypatch.setenv("HEADSTART_STORE", str(store))
-    stopped = run(stage, shapes.folder)  # a backbone takes more than there is
-    assert_full(stopped, stage)
-    assert f"{store}/{kept}/" in stopped.stderr
-    assert list((store / kept).iterdir()) == []
+    stopped = run("extract", shapes.folder)  # a backbone takes more than there is
+    assert_full(stopped, "extract")
+    assert f"{store}/backbones/" in stopped.stderr
+    assert list((store / "backbones").iterdir()) == []
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
-    again = run(stage, shapes.folder)
+    again = run("extract", shapes.folder)
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_a_disk_without_room_for_a_checkpoint(
+    shapes: Project, small_disk: Path, small_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes.set(**SMALL, **{"augment.views": 0, "finetune.epochs": 1})
+    work = {
+        stage: getattr(importlib.import_module(f"pipeline.{stage}"), stage)
+        for stage in ("ingest", "augment", "extract", "from_scratch")
+    }
+    for stage in ("ingest", "augment", "extract"):
+        work[stage]()
+    subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
+    store = small_disk / "features"
+    monkeypatch.setenv("HEADSTART_STORE", str(store))
+    with pytest.raises(Exception) as stopped:  # noqa: PT011
+        work["from_scratch"]()
+    error = command.in_words(stopped.value)
+    assert isinstance(error, DiskError)
+    assert "No space left on device" in str(error)
+    assert f"{store}/checkpoints/" in str(error)
+    assert list((store / "checkpoints").iterdir()) == []
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+    work["from_scratch"]()
 
 
 def test_weights_that_were_finetuned_are_written_or_a_full_disk_is_told(

@@ -6,6 +6,7 @@ import subprocess
 
 import psutil
 import pytest
+from dvc.repo import Repo
 from toys import PATIENCE, Toy, alive, wait_for
 
 
@@ -14,7 +15,8 @@ def next_run_is_clean(toy: Toy) -> None:
     toy.tell("slow", seconds=0, value="whole")
     assert toy.flow().states() == {"slow": "Completed", "below": "Completed"}
     assert (toy.root / "slow.out").read_text() == "whole"
-    toy.run("dvc", "repro", "--force")
+    with Repo(toy.root) as dvc:
+        dvc.reproduce(force=True)
 
 
 def begin(toy: Toy, **more: object) -> "tuple[subprocess.Popen[str], int]":
@@ -25,19 +27,6 @@ def begin(toy: Toy, **more: object) -> "tuple[subprocess.Popen[str], int]":
     # run never had the task.
     wait_for(lambda: "slow" in toy.tasks(toy.latest()))
     return flow, stage
-
-
-@pytest.mark.slow
-def test_kill_9_ends_the_stage_and_the_next_run_says_that_the_last_one_died(toy: Toy) -> None:
-    flow, stage = begin(toy)
-    died = toy.latest()
-    os.kill(flow.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(stage))
-    flow.wait(PATIENCE)
-    next_run_is_clean(toy)
-    run = toy.heard(died)
-    assert run.state["type"] == "CRASHED"
-    assert run.tasks["slow"]["state"]["type"] == "CRASHED"
 
 
 @pytest.mark.slow
@@ -55,7 +44,7 @@ def test_a_signal_ends_the_stage_too(toy: Toy, how: signal.Signals) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])  # one becomes the stage, one waits
-def test_a_stage_that_does_not_listen_is_killed(toy: Toy, shell: str) -> None:
+def test_kill_9_ends_even_a_deaf_stage_and_the_next_run_says_so(toy: Toy, shell: str) -> None:
     toy.env["SHELL"] = shell  # DVC runs a stage's command in it
     flow, stage = begin(toy, deaf=True)
     died = toy.latest()

@@ -544,8 +544,7 @@ def test_from_a_bucket_to_a_report_and_on_in_another_clone(
 
     repository.run(*command, "list", f"{bucket.address}/shapes")
     repository.run("dvc", "add", "-q", FOLDER)
-    assert repository.repro() == STAGES
-    assert repository.repro() == []
+    assert repository.repro("extract") == STAGES[:3]
     way.asked.clear()
     new = [f"shapes/{('disc', 'square')[i % 2]}/new{i}.png" for i in range(10)]
     bucket.put(**{key: picture(draw_picture, 200 + i) for i, key in enumerate(new)})

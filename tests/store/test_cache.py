@@ -87,7 +87,7 @@ def assert_no_byte_changes(project: Project, stages: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 def test_what_is_in_the_store_changes_no_byte(vectors: Project) -> None:
-    test_adapt.write(0.4, [0.6, 0.2, 0.2])
+    test_adapt.write(0.4, [0.6, 0.2, 0.2], train=60, val=30, test=60)
     vectors.set(**{"rank.backbones": ["identity"], "learning_curve.draws": 1})
     stage("ingest")()
     stage("augment")()
