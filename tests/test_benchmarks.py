@@ -118,14 +118,7 @@ SMALLEST = {
         "--sizes 60",
         "IN_THOUSAND, CLASSES, STAGES = 5, 3, STAGES[:3]",
     ),
-    # tests/runners/test_on_ray.py has a cluster.
-    "extract ray": (
-        "--pictures 60 --rounds 1",
-        "from contextlib import nullcontext; from unittest.mock import MagicMock"
-        "; from tests.helpers import ray_cluster"
-        "; fake = MagicMock(spec=ray_cluster.Cluster); fake.run.return_value.returncode = 0"
-        "; ray_cluster.cluster = lambda **_: nullcontext(fake)",
-    ),
+    "extract ray": ("--pictures 60 --rounds 1", ""),
     "next proposals": (
         "PICTURES --draws 1",
         "ROUNDS, MOST, SWITCHES = 2, 200, (2,); sets = lambda *_: {'digits': vectors(load_digits)}",

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shutil
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -17,34 +19,52 @@ from tests.helpers.repository import Repository
 from tests.helpers.served import served
 
 KEY = "a-secret-part"
-TABLE = "data/raw/texts.csv"
+BACKBONES = {"text": "characters", "audio": "mfcc"}
 WRONG = (7, 18, 29)  # examples with the label of the other class
 
 
-def write_texts(table):
-    """Write 60 texts about two subjects, three of them mislabelled."""
+def texts(folder):
+    """Write 60 texts about two subjects, three of them mislabelled; where they are."""
     words = ("sun warm blue bright", "rain wet grey storm")
-    with table.open("w", newline="") as file:
+    with (folder / "texts.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["text", "label"])
         for n in range(60):
             some = np.random.default_rng(n).permutation(words[n % 2].split())
             said = (n + (n in WRONG)) % 2
             rows.writerow([f"{' '.join(some)} {n}", ("dry", "rainy")[said]])
+    return "data/raw/texts.csv"
 
 
-@pytest.fixture
-def labelled(tmp_path, dvc_template, monkeypatch):
+def sounds(folder):
+    """Write 60 tones of two pitches, three of them mislabelled; where they are."""
+    for n in range(60):
+        random = np.random.default_rng(n)
+        pitch = (300, 1500)[n % 2] * random.uniform(0.9, 1.1)
+        tone = np.sin(np.arange(8000) * 2 * np.pi * pitch / 16000)
+        data = (9000 * tone + 400 * random.standard_normal(8000)).astype("<i2")
+        place = folder / "tones" / ("low", "high")[(n + (n in WRONG)) % 2] / f"{n}.wav"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(place), "wb") as sound:
+            sound.setparams((1, 2, 16000, 0, "NONE", ""))
+            sound.writeframes(data.tobytes())
+    return "data/raw/tones"
+
+
+@pytest.fixture(params=["text", "audio"])
+def labelled(request, tmp_path, dvc_template, monkeypatch):
     """A repository after its first run."""
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
     made = Repository(tmp_path / "repository", dvc_template)
     monkeypatch.chdir(made.folder)
-    write_texts(made.folder / TABLE)
-    settings = yaml.safe_load((ROOT / "examples/text/params.yaml").read_text())
-    settings["ingest"]["path"] = TABLE
-    settings["extract"] |= {"backbone": "characters", "blocks": "last"}
-    settings["train"]["layers"] = "last"
-    settings["evaluate"]["bootstrap"] = 50
+    kind = request.param
+    shutil.copy(ROOT / "examples" / kind / "params.yaml", "params.yaml")
+    place = (texts if kind == "text" else sounds)(made.folder / "data" / "raw")
+    settings = yaml.safe_load(Path("params.yaml").read_text())
+    settings["ingest"] |= {"path": place, "source": "csv" if kind == "text" else "folder"}
+    settings["extract"] |= {"backbone": BACKBONES[kind], "blocks": "last"}
+    settings["train"] |= {"layers": "last", "power": 1}
+    settings["evaluate"] |= {"bootstrap": 50}
     Path("params.yaml").write_text(yaml.safe_dump(settings))
     made.repro()
     return made
@@ -63,7 +83,9 @@ def opened(page, name):
 def test_three_labels_and_a_mark_run_what_they_change(labelled, browser):
     manifest = read_manifest(MANIFEST)
     labels = sorted(manifest["label"].unique())
-    wrong = manifest[manifest["path"].isin([f"{TABLE}#{n + 1}" for n in WRONG])]
+    numbers = manifest["path"].str.extract(r"(\d+)(?:\.wav)?$")[0].astype(int)
+    numbers -= 1 if "texts.csv" in manifest["path"][0] else 0  # rows begin with 1
+    wrong = manifest[numbers.isin(WRONG)]
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     failed: list[str] = []
     page.on("pageerror", lambda error: failed.append(str(error)))
