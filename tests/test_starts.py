@@ -86,20 +86,27 @@ def test_a_default_run_imports_only_what_it_needs(bundled: Path, tmp_path: Path)
     settings = (folder / "params.yaml").read_text()
     assert "  views: 0" in settings
     (folder / "params.yaml").write_text(settings.replace("  views: 0", "  views: 1"))
+    # Each stage is a fork of a process that has imported what all import, and none of HEAVY.
     script = (
-        "import importlib, json, sys; stage, *heavy = sys.argv[1:]; sys.argv[1:] = [];"
-        "getattr(importlib.import_module(f'pipeline.{stage}'), stage)();"
-        "print(json.dumps([name for name in heavy if name in sys.modules]))"
+        "import importlib, json, os, sys, pandas, pyarrow.parquet, pipeline.core.params\n"
+        "(stages, heavy), sys.argv[1:] = map(str.split, sys.argv[1:]), []\n"
+        "there = lambda: [name for name in heavy if name in sys.modules]\n"
+        "assert there() == []\n"
+        "for stage in stages:\n"
+        "    if process := os.fork():\n"
+        "        assert os.waitpid(process, 0)[1] == 0, stage\n"
+        "        continue\n"
+        "    getattr(importlib.import_module(f'pipeline.{stage}'), stage)()\n"
+        "    print(json.dumps([stage, there()]))\n"
+        "    break\n"
     )
     store = str(folder / "cache" / "features")
     environment = {"PYTHONPATH": str(ROOT), "HEADSTART_STORE": store}
-    found = {}
-    for stage in LAST:
-        done = subprocess.run(
-            [sys.executable, "-c", script, stage, *HEAVY],
-            capture_output=True, text=True, cwd=folder,
-            env=os.environ | environment,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        found[stage] = set(json.loads(done.stdout.splitlines()[-1]))
-    assert found == LAST
+    done = subprocess.run(
+        [sys.executable, "-uc", script, " ".join(LAST), " ".join(HEAVY)],
+        capture_output=True, text=True, cwd=folder,
+        env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    assert {stage: set(heavy) for stage, heavy in told} == LAST
