@@ -18,7 +18,7 @@ from toys import wait_for
 from benchmarks.harness import draw
 from tests.conftest import ROOT
 
-PICTURES = 60
+PICTURES = 36
 
 
 @pytest.fixture
