@@ -134,7 +134,7 @@ def test_a_clock_that_jumps_changes_no_byte(
         jumping.setenv("LD_PRELOAD", str(library))
         looks = "import time; print(len({round(time.time() / 3e8) for _ in range(12)}))"
         assert int(repository.run("python", "-c", looks)) > 3
-        repository.repro("extract")
+        repository.repro()
         repository.set(**IN_THE_END)
         shown = repository.run("dvc", "repro")  # starts the stages that were forked so far
         assert int(re.search(r"(\d+) reused", shown)[1]) > 30  # what was stored is found again

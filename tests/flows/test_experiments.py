@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PLAIN, SMALL, begin_store
+from tests.conftest import begin_store
 from tests.test_repro import Repository
 
 AS_SOMEBODY = ("git", "-c", "user.name=t", "-c", "user.email=t@t")
@@ -17,14 +17,13 @@ AS_SOMEBODY = ("git", "-c", "user.name=t", "-c", "user.email=t@t")
 def test_an_experiment_in_a_folder_of_its_own_shares_the_features(
     draw_shapes: Callable[..., None],
     tmp_path: Path,
-    small_backbone: Path,
+    exported: Path,
     dvc_template: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, small_backbone.parent)))
+    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
     repository = Repository(tmp_path / "repository", dvc_template)
     draw_shapes(range(24), repository.folder)
-    repository.set(**PLAIN, **SMALL)
     repository.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
     repository.set(**{"augment.views": 1, "augment.hflip": 0.0})
 
