@@ -80,14 +80,15 @@ def measure(
         return took, repository.report("metrics")["test"]["accuracy"]
 
     whole, exported, model = ours("cold"), ours("exported"), ours("model", "evaluate")
-    short = ours("short", "evaluate", extract={"precision": "bfloat16"})
+    last = {"extract": {"precision": "bfloat16", "blocks": "last"}, "train": {"layers": "last"}}
+    short = ours("short", "evaluate", **last)  # inner layers have float32 alone
     plain = ours("plain", "evaluate", augment={"views": 0})
     other, later = (fastai(pictures, python, count) for count in (epochs, long))
     found = {
         "`dvc repro`, cold store, backbone to be exported": whole,
         "`dvc repro`, cold store, backbone exported before": exported,
         "`dvc repro evaluate`, the same: no checks, bundle, report": model,
-        "the same with `extract.precision: bfloat16`": short,
+        "the same with `extract.precision: bfloat16`, on the last layer": short,
         "the same with `augment.views: 0` (float32)": plain,
         f"fastai, frozen body, {epochs} epochs, its own augmentation": other,
         f"fastai, the same for {long} epochs": later,
