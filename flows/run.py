@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remote", metavar="NAME", help="the DVC remote, if not the default one")
     parser.add_argument(
         "--gate",
-        type=_of_gate,
+        type=_gate_parameters,
         metavar="JSON",
         help='keep the old result if the new one is worse, as in {"when_worse": "keep"}',
     )
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _of_gate(text: str) -> dict[str, Any]:
+def _gate_parameters(text: str) -> dict[str, Any]:
     """Return the gate's parameters, which `stop_if_wrong` checks."""
     with contextlib.suppress(ValueError):
         if isinstance(found := json.loads(text), dict):

@@ -70,7 +70,9 @@ def run(
     if n < 1:
         raise ParamsError(f"--n is {n}; it should be 1 or more")
     if label_studio and into:
-        raise ParamsError("--into is for a table, which --label-studio replaces: give one of both")
+        raise ParamsError(
+            "--into is for a table, and --label-studio writes none: give only one of them"
+        )
     if classes and not label_studio:
         raise ParamsError("--classes is for Label Studio: give --label-studio FOLDER too")
     settings = params.load(kinds.schema)

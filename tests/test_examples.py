@@ -166,8 +166,8 @@ def test_an_example_is_learnt(example: str) -> None:
 
 
 def test_its_bundle_answers_as_evaluate_did(example: str) -> None:
-    told = pd.read_csv("reports/predictions.csv", keep_default_na=False)
-    some = told.head(3)["path"].tolist()
+    predictions = pd.read_csv("reports/predictions.csv", keep_default_na=False)
+    some = predictions.head(3)["path"].tolist()
     predict.run(Path("bundle"), some, csv=Path("out.csv"), neighbours=1)
     answers = pd.read_csv("out.csv", keep_default_na=False)
     assert answers["path"].tolist() == some

@@ -108,5 +108,5 @@ def test_a_default_run_imports_only_what_it_needs(bundled: Path, tmp_path: Path)
         env=os.environ | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
-    assert {stage: set(heavy) for stage, heavy in told} == LAST
+    lines = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    assert {stage: set(heavy) for stage, heavy in lines} == LAST

@@ -90,7 +90,8 @@ def test_every_stage_says_so_and_works_once_there_is_room(
 ) -> None:
     # A bundle holds the backbone twice.
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
-    shapes.set(**SMALL, **{"rank.backbones": [f"random:{SMALL['extract.backbone']}"]})
+    untrained = [f"random:{SMALL['extract.backbone']}", "random:timm:test_vit"]
+    shapes.set(**SMALL, **{"rank.backbones": untrained})
     shapes.set(**{"learning_curve.draws": 2, "finetune.epochs": 1, "finetune.blocks": 1})
     other = small_disk / "project"
     for stage in OUTPUTS:

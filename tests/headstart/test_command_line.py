@@ -140,7 +140,7 @@ def test_bash_completes(capsys):
     assert done.stdout.split()[-1] == "predict"
 
 
-def told(capsys):
+def diagnosis(capsys):
     """The lines of `headstart doctor`, by what they are about."""
     code, out, err = run("doctor", capsys=capsys)
     assert (code, err) == (0, "")
@@ -151,7 +151,7 @@ def test_the_doctor_tells_what_is_here_and_begins_no_store(tmp_path, capsys, mon
     store = tmp_path / "store"
     monkeypatch.setenv("HEADSTART_STORE", str(store))
     monkeypatch.setenv("HEADSTART_STORE_LIMIT", "none")
-    lines = told(capsys)
+    lines = diagnosis(capsys)
     assert lines["headstart"].startswith(f"{headstart.__version__}, a clone in ")
     for name in ("base", "[pipeline]"):
         assert lines[name] == "installed"
@@ -160,7 +160,7 @@ def test_the_doctor_tells_what_is_here_and_begins_no_store(tmp_path, capsys, mon
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("HEADSTART_STORE_LIMIT", "5GB")
     with FeatureStore(store, None):
-        assert told(capsys)["store"].endswith(" MB, limit 5 GB")
+        assert diagnosis(capsys)["store"].endswith(" MB, limit 5 GB")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_store_that_is_out_of_order_is_a_line(name, said, tmp_path, capsys, mo
     monkeypatch.setenv("HEADSTART_STORE", folders.get(name, str(folder)))
     if name == "limit":
         monkeypatch.setenv("HEADSTART_STORE_LIMIT", "much")
-    assert said in told(capsys)["store"]
+    assert said in diagnosis(capsys)["store"]
     assert features_file(folder).read_bytes() == b"no database at all"
 
 
@@ -193,7 +193,7 @@ def test_a_home_that_cannot_be_written_is_a_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    assert "cannot be written to: set store.folder" in told(capsys)["store"]
+    assert "cannot be written to: set store.folder" in diagnosis(capsys)["store"]
 
 
 def test_what_is_missing_comes_with_what_installs_it(tmp_path, capsys, monkeypatch):
@@ -202,13 +202,13 @@ def test_what_is_missing_comes_with_what_installs_it(tmp_path, capsys, monkeypat
         monkeypatch.setitem(packages.SETS, name, (f"no_{name}",))
     assert doctor.DRIVERS == engines.DRIVERS
     monkeypatch.setattr(doctor, "DRIVERS", (tmp_path,))
-    lines = told(capsys)
+    lines = diagnosis(capsys)
     install = "run `make setup EXTRAS=torch`"
     assert lines["[torch]"] == f"not installed: {install}"
     assert lines["gpu"] == f"an NVIDIA driver, but no PyTorch to use it: {install}"
     assert lines["auto engine"] == "onnxruntime; bfloat16 needs OpenVINO or a GPU"
     monkeypatch.setitem(packages.SETS, "base", ("numpy", "no_onnxruntime"))
-    assert told(capsys)["base"].startswith("not installed (without no_onnxruntime): run `make")
+    assert diagnosis(capsys)["base"].startswith("not installed (without no_onnxruntime): run `make")
     monkeypatch.setattr(doctor, "PREDICT", {"no_onnxruntime"})
     code, _, err = run("doctor", capsys=capsys)
     assert code == headstart.MissingSetError.exit_code
@@ -220,11 +220,14 @@ def test_the_doctor_names_bfloat16_until_it_is_chosen(tmp_path, capsys, monkeypa
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setitem(packages.SETS, "openvino", ("no_openvino",))
     monkeypatch.chdir(tmp_path)
-    assert "bfloat16" not in told(capsys)
+    assert "bfloat16" not in diagnosis(capsys)
     Path("cpuinfo").write_text("flags : avx512_bf16\n")
-    assert told(capsys)["bfloat16"] == f"{processor.BFLOAT16}, and run `headstart install openvino`"
+    assert (
+        diagnosis(capsys)["bfloat16"]
+        == f"{processor.BFLOAT16}, and run `headstart install openvino`"
+    )
     Path("params.yaml").write_text("extract: {precision: bfloat16}")
-    assert "bfloat16" not in told(capsys)
+    assert "bfloat16" not in diagnosis(capsys)
 
 
 def test_why_without_the_pipelines_packages_is_one_line(capsys, monkeypatch):

@@ -26,7 +26,7 @@ from tests.store.test_shared import (
 
 pytestmark = pytest.mark.slow
 # Twenty of each were run by hand. A server that was killed takes 15 s until it is whole again.
-ROUNDS = 2
+ROUNDS = 3
 OF_THE_SERVER = 1
 ALL = 240  # entries that a worker is to store
 CHUNK = 4  # entries a put

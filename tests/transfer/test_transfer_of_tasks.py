@@ -166,7 +166,9 @@ def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, pr
         assert value == pytest.approx(report["test"]["refit"][measure], abs=0.01)
 
 
-@pytest.mark.parametrize("pictures", ["regression"], indirect=True)
+@pytest.mark.parametrize(
+    "pictures", [pytest.param("multilabel", marks=pytest.mark.slow), "regression"], indirect=True
+)
 def test_backbones_are_ranked_and_the_network_is_trained_from_scratch(pictures, project, capsys):
     untrained = f"random:{SMALL['extract.backbone']}"
     project.set(**{"rank.backbones": [untrained], "finetune.epochs": 1})

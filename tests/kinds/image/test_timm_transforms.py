@@ -146,8 +146,8 @@ def answers(shapes_of_two):
     """A bundle of a network of somebody's own that sees whole pictures."""
     folder = Path("data/weights/mine")
     folder.mkdir(parents=True)
-    told = {"input_size": [3, 96, 96], "crop_mode": "border", "crop_pct": 0.95}
-    config = {"architecture": "test_resnet", "num_classes": 1000, "pretrained_cfg": told}
+    pretrained = {"input_size": [3, 96, 96], "crop_mode": "border", "crop_pct": 0.95}
+    config = {"architecture": "test_resnet", "num_classes": 1000, "pretrained_cfg": pretrained}
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     save_file(timm.create_model("test_resnet").state_dict(), folder / "model.safetensors")
