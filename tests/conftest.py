@@ -53,12 +53,13 @@ def together(test: str) -> str:
     """Tests of which this is the same run on one worker: those of a file, all of flows, all on S3.
 
     So the fixtures of a module are made once, and one server of Prefect or S3 is enough. Smoke runs
-    of benchmarks share nothing, and examples little: whichever worker is free takes the next.
+    of benchmarks and tutorials share nothing, and examples little: whichever worker is free takes
+    the next.
     """
     file, _, name = test.partition("::")
     if name.startswith("test_a_benchmark_runs"):
         return test
-    if file == "tests/test_examples.py":
+    if file in ("tests/test_examples.py", "tests/test_tutorials.py"):
         return f"{file}::{name.rpartition('[')[2]}"
     if file in ON_S3:
         return "S3"

@@ -8,13 +8,15 @@ for anything.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from pipeline.core.paths import CHECKS_COUNTS, METRICS
+from pipeline.core.paths import BUNDLE, CHECKS_COUNTS, HEAD_WEIGHTS, METRICS, PREDICTIONS
 from tests.conftest import ROOT, begin_store
 
 BLOCK = re.compile(
@@ -24,6 +26,12 @@ BLOCK = re.compile(
 PAGES = ROOT / "docs/tutorials"
 # Pages that go on with the project of the page before them are run together.
 TOURS = [("first_run.md",), ("own_pictures.md", "nightly.md"), ("own_texts.md",), ("hospitals.md",)]
+ANSWERS = (BUNDLE / "model.onnx", HEAD_WEIGHTS, METRICS, PREDICTIONS)
+# Another version of Python, by pyenv or on the PATH.
+OTHER_PYTHON = [
+    *(Path.home() / ".pyenv/versions").glob("3.13.*/bin/python"),
+    *filter(None, [shutil.which("python3.13")]),
+][:1]
 
 
 def script(page: str) -> str:
@@ -82,6 +90,19 @@ def unsaid(page: str, folder: Path, store: Path, code: Path = ROOT) -> list[str]
     return []
 
 
+def answers(clone: Path) -> dict[Path, str]:
+    """The digests of what a run of the default set has learnt and answered."""
+    return {path: sha256((clone / path).read_bytes()).hexdigest() for path in ANSWERS}
+
+
+def run_on(python: Path, clone: Path, store: Path) -> None:
+    """The default run in a new clone, with its own packages, which have no PyTorch."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    environment = os.environ | {"HEADSTART_STORE": str(store), "PYTHONPATH": str(clone)}
+    command = ["make", "repro", f"PYTHON={python}"]
+    subprocess.run(command, cwd=clone, env=environment, capture_output=True, check=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pages", TOURS, ids=lambda pages: pages[0])
 def test_a_tutorial_runs_and_prints_what_it_shows(
@@ -98,6 +119,9 @@ def test_a_tutorial_runs_and_prints_what_it_shows(
         assert measured["pictures"] == 128
         assert 0.9 <= measured["accuracy"] < 1
         assert set(json.loads((code / CHECKS_COUNTS).read_text()).values()) == {0}
+        for python in OTHER_PYTHON:
+            run_on(python, tmp_path / "other", tmp_path / "new store")
+            assert answers(tmp_path / "other") == answers(code)
 
 
 def test_every_tutorial_is_run() -> None:
