@@ -44,13 +44,14 @@ ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium")  # .ci/run installs it
 SMALL = {"extract.backbone": "timm:test_resnet", "extract.weights": "random"}
 ON_S3 = ("tests/sources/test_bucket.py", "tests/store/test_shared.py")
+SERVERLESS = tuple(f"tests/flows/test_{of}.py" for of in ("cluster", "experiments", "forked"))
 # They take long: begun last, one is left alone.
 FIRST = ("tests/flows", "tests/test_repro.py", "tests/runners/test_on_ray.py",
          "tests/test_tutorials.py", "tests/test_examples.py")  # fmt: skip
 
 
 def together(test: str) -> str:
-    """Tests of which this is the same run on one worker: those of a file, all of flows, all on S3.
+    """Tests of which this is the same run on one worker: of a file, of one server of Prefect or S3.
 
     So the fixtures of a module are made once, and one server of Prefect or S3 is enough. Smoke runs
     of benchmarks and tutorials share nothing, and examples little: whichever worker is free takes
@@ -63,7 +64,7 @@ def together(test: str) -> str:
         return f"{file}::{name.rpartition('[')[2]}"
     if file in ON_S3:
         return "S3"
-    return "tests/flows" if file.startswith("tests/flows/") else file
+    return "tests/flows" if file.startswith("tests/flows/") and file not in SERVERLESS else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -81,7 +82,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: together(item.nodeid).partition("::")[0] not in FIRST)
+        items.sort(key=lambda item: not together(item.nodeid).startswith(FIRST))
 
 
 # Most tests have fewer examples than prediction sets take, and networks without inner blocks.

@@ -116,8 +116,10 @@ SMALLEST = {
     "million classes": ("--sizes 3x60", "STAGES, AGAIN = STAGES[:1], ()"),
     "million stages": (
         "--sizes 60",
-        "IN_THOUSAND, CLASSES, STAGES = 5, 3, STAGES[:3]",
+        "IN_THOUSAND, CLASSES, STAGES, AGAIN = 5, 3, STAGES[:3], ()"
+        "; nothing_changed = lambda _: 0.0",
     ),
+    "million bytes": ("--examples 60", "CLASSES, STAGES = 3, STAGES[:1]"),
     # A cluster of its head alone; tests/runners/test_on_ray.py has nodes.
     "extract ray": (
         "--pictures 60 --rounds 1",
