@@ -6,9 +6,11 @@ The examples are made vectors of 1,280 numbers, so no backbone is computed. `--s
 
 import contextlib
 import csv
+import hashlib
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import ROOT, Project, Repository, table
+from benchmarks.harness import ROOT, Project, Repository, run, table
 from pipeline.core.memory import LIMIT_1, LIMIT_2, PROC
 from pipeline.quality import duplicates
 from pipeline.quality.sketches import Sketches
@@ -33,6 +35,7 @@ DRAW_EVERY = 1.0  # seconds, in the picture
 STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
 AGAIN = ("train", "evaluate")  # with another optimizer
 IN_THOUSAND = 1000
+GROWS = 300_000  # examples; to larger sets none are added, since that takes hours
 ROUNDS = 3  # of a `dvc repro` that has nothing to do
 SPECTRA = {
     "equal variances": np.ones(NUMBERS),
@@ -170,15 +173,15 @@ def measure_stages(
     """Each stage of a new project of each size, and again after a thousand vectors were added.
 
     `train` and `evaluate` also run with L-BFGS, and `dvc repro` when nothing has changed. The
-    picture beside the page shows the memory of the last size.
+    picture beside the page shows the memory of the largest size.
     """
-    counts = [int(size) for size in sizes.split(",")]
+    counts = sorted(int(size) for size in sizes.split(","))
     first: dict[int, dict[str, Used]] = {}
     again: dict[int, dict[str, Used]] = {}
     disk: dict[int, float] = {}
     unchanged: dict[int, float] = {}
     with group() as inside:
-        for count in counts:
+        for count in reversed(counts):  # what needs most disk comes first
             place = Path(folder or scratch) / str(count)
             project = new_project(place, optimizer)
             made = project.folder / "data" / "raw" / "made"
@@ -187,13 +190,13 @@ def measure_stages(
             project.set(train={"optimizer": "lbfgs"})
             for stage in AGAIN:
                 first[count][f"{stage}, L-BFGS"] = used(project, stage, inside)
-            project.set(train={"optimizer": optimizer})
-            make_vectors(made, count + IN_THOUSAND, CLASSES)
-            again[count] = {stage: used(project, stage, inside) for stage in STAGES}
+            again[count] = {}
+            if count <= GROWS:
+                project.set(train={"optimizer": optimizer})
+                make_vectors(made, count + IN_THOUSAND, CLASSES)
+                again[count] = {stage: used(project, stage, inside) for stage in STAGES}
             disk[count] = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-            project.run("dvc", "commit", "--force", "--quiet")
-            repro = [project.run("dvc", "repro") for _ in range(ROUNDS)]
-            unchanged[count] = min(cost.wall for cost in repro)
+            unchanged[count] = nothing_changed(project)
     rows = [
         (
             stage,
@@ -215,7 +218,8 @@ def measure_stages(
         " | CPU seconds after 1,000 were added {:,.1f}"
         for count in counts
     )
-    computed = [re.search(r"(\d+) computed", again[count]["extract"].printed) for count in counts]
+    printed = [again[count]["extract"].printed for count in counts if again[count]]
+    computed = [re.search(r"(\d+) computed", one) for one in printed]
     new = ", ".join(found[1] if found else "?" for found in computed)
     on_disk = ", ".join(f"{disk[count] / 1e9:.1f} GB" for count in counts)
     idle = ", ".join(f"{unchanged[count]:.1f} s" for count in counts)
@@ -240,38 +244,122 @@ limit.
 """
 
 
+def nothing_changed(project: Project) -> float:
+    """Seconds of `dvc repro` when all stages ran, the least of some rounds."""
+    project.run("dvc", "commit", "--force", "--quiet")
+    return min(project.run("dvc", "repro").wall for _ in range(ROUNDS))
+
+
 def drawn(stages: dict[str, Used]) -> str:
     """Anonymous memory over time, one stage after the other, as SVG."""
-    width, height, left, low = 900, 300, 50, 40
-    across = (width - left) / sum(used.seconds for used in stages.values())
-    up = (height - low - 20) / LIMIT * 1e6  # of a megabyte
-    floor, parts, start = height - low, [], float(left)
+    width, height, left, low, top = 900, 300, 50, 40, 20
+    took = sum(used.seconds for used in stages.values())
+    across, up = (width - left) / took, (height - low - top) / LIMIT * 1e6  # a second, a megabyte
+    floor, start = height - low, float(left)
+    parts = ['<rect width="100%" height="100%" fill="white"/>']
+
+    def word(x: float, y: float, anchor: str, text: str) -> None:
+        parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>')
+
     for gigabytes in range(0, LIMIT // 10**9 + 1, 2):
         y = floor - 1000 * gigabytes * up
-        parts += [
-            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{gigabytes} GB</text>',
-            f'<path d="M{left} {y:.1f}H{width}" stroke="#ccc"'
-            f'{""" stroke-dasharray="6 4" """ if gigabytes == LIMIT // 10**9 else ""}/>',
-        ]
+        dashes = ' stroke-dasharray="6 4"' if gigabytes == LIMIT // 10**9 else ""
+        parts.append(f'<path d="M{left} {y:.1f}H{width}" stroke="#bbb"{dashes}/>')
+        word(left - 6, y + 4, "end", f"{gigabytes} GB")
     for number, (stage, used) in enumerate(stages.items()):
-        line = " ".join(f"{start + s * across:.1f},{floor - mb * up:.1f}" for s, mb in used.over_time)
+        points = [(start + s * across, floor - mb * up) for s, mb in used.over_time]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polygon points="{line}" fill="{("#2a6fbb", "#d0742a")[number % 2]}"/>')
         end = start + used.seconds * across
-        fill = ("#2a6fbb", "#d0742a")[number % 2]
-        parts.append(f'<polygon points="{line}" fill="{fill}"/>')
-        if end - start > 6 * len(stage):
-            parts.append(
-                f'<text x="{(start + end) / 2:.1f}" y="{floor + 16}" text-anchor="middle">{stage}</text>'
-            )
+        if end - start > 6 * len(stage):  # there is room for its name
+            word((start + end) / 2, floor + 16, "middle", stage)
         start = end
-    hours = sum(used.seconds for used in stages.values()) / 60
-    parts.append(
-        f'<text x="{width}" y="{height - 6}" text-anchor="end">{hours:.0f} minutes</text>'
-    )
-    style = 'font-family="sans-serif" font-size="11"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {style}>\n'
-        f'<rect width="{width}" height="{height}" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
-    )
+    word(width, height - 6, "end", f"{took / 60:.0f} minutes")
+    frame = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11"'
+    lines = "\n".join(parts)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {frame}>\n{lines}\n</svg>\n'
+
+
+def digests(project: Project) -> dict[str, str]:
+    """The digest of each file that the stages wrote."""
+    found = {}
+    for folder in ("data", "models", "reports", "bundle"):
+        for file in sorted((project.folder / folder).rglob("*")):
+            name = str(file.relative_to(project.folder))
+            if file.is_file() and not name.startswith("data/raw/"):
+                with file.open("rb") as stream:
+                    found[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
+
+
+def measure_bytes(scratch: Path, examples: int = 100_000, folder: str = "") -> str:
+    """Whether all files have the same bytes on one core, with more memory and after kills.
+
+    The first run is on all cores in the group, and decides the bytes. In the last one each stage is
+    killed with signal 9 after half the seconds that it took in the first, and begun again.
+    """
+    project = new_project(Path(folder or scratch) / "bytes", "ridge")
+    make_vectors(project.folder / "data" / "raw" / "made", examples, CLASSES)
+    cores = os.sched_getaffinity(0)
+    rows: list[tuple[str, str | None, int | None]] = []
+    again = "?"
+    with group() as inside:
+        first = {stage: used(project, stage, inside) for stage in STAGES}
+        wanted = digests(project)
+
+        def compare(case: str) -> None:
+            found = digests(project)
+            same = sum(found.get(name) == digest for name, digest in wanted.items())
+            rows.append((case, f"{same} of {len(wanted)}", len(found.keys() - wanted.keys())))
+
+        project.run(sys.executable, "-m", "pipeline.store", "clear")
+        os.sched_setaffinity(0, [min(cores)])
+        for stage in STAGES:
+            used(project, stage, inside)
+        os.sched_setaffinity(0, cores)
+        compare("one core, with an empty store")
+        for stage in STAGES:
+            used(project, stage, None)
+        compare("in no group, so that all of the machine's memory may be used")
+        project.run(sys.executable, "-m", "pipeline.store", "clear")
+        for stage in STAGES:
+            process = project.start(sys.executable, "-m", f"pipeline.{stage}")
+            time.sleep(first[stage].seconds / 2)
+            process.kill()
+            process.communicate()
+            took = used(project, stage, inside)
+            if kept := re.search(r"\d+ reused, \d+ computed", took.printed):
+                again = kept[0]
+            if process.returncode != -signal.SIGKILL:
+                rows.append((f"{stage} ended before it was killed", None, None))
+        compare("each stage killed in its middle and begun again, with an empty store")
+    return f"""# The same bytes of many vectors
+
+{examples:,} vectors of {NUMBERS:,} random numbers, {CLASSES} classes, `train.optimizer: ridge`. The
+first run, {named(inside)} and on {len(cores)} cores, wrote {len(wanted)} files.
+
+{table("case | files with the same bytes | other files", rows)}
+
+`extract` found what it had made before it was killed: {again}.
+"""
+
+
+def measure_bundles(folder: Path) -> str:
+    """Loading the bundles of projects that `stages --folder FOLDER` has left there."""
+    rows = []
+    for described in sorted(folder.rglob("bundle/bundle.json")):
+        bundle = described.parent
+        size = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+        load = "import headstart; headstart.load('bundle')"
+        cost = run(sys.executable, "-c", load, folder=bundle.parent)
+        project = bundle.parent.relative_to(folder)
+        rows.append((str(project), size / 1e6, cost.peak, cost.cpu))
+    return f"""# Bundles of many vectors
+
+A bundle as `stages` leaves it, loaded as `headstart serve` does.
+
+{table("project | bundle, MB {:.1f} | peak memory, MB {:.0f} | CPU seconds {:.1f}", rows)}
+"""
 
 
 def measure_classes(
@@ -379,6 +467,8 @@ than {duplicates.EXACT:,} examples. The threshold is that of `checks.duplicate_c
 
 PARTS = {
     "stages": measure_stages,
+    "bytes": measure_bytes,
+    "bundles": measure_bundles,
     "classes": measure_classes,
     "pairs": measure_pairs,
 }
