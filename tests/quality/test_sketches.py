@@ -57,8 +57,9 @@ def test_the_order_of_arrival_changes_nothing():
 
 
 def test_an_example_with_many_equals_keeps_the_nearest(monkeypatch):
-    """All rows but one pass the threshold of the sketches."""
+    """All rows pass the threshold of the sketches, and few may be kept."""
     monkeypatch.setattr(sketches, "OF_BANK", 40)
+    monkeypatch.setattr(sketches, "MOST", 50)
     random = np.random.default_rng(0)
     near = 1 + 0.1 * random.standard_normal((500, 64)).astype(np.float32)
     near[300] = near[0] * 2
@@ -66,3 +67,12 @@ def test_an_example_with_many_equals_keeps_the_nearest(monkeypatch):
     pairs = found(near, np.array([0, 1]), np.arange(2, 500))
     assert [query for query, _ in pairs].count(0) == duplicates.NEAREST
     assert max(pairs, key=lambda pair: pairs[pair]) == (0, 300)
+
+
+def test_products_are_exact_for_the_largest_sketches():
+    signs = np.random.default_rng(0).choice([-1, 1], (3, sketches.WIDTH))
+    every = sketches.LARGEST * np.concatenate([signs, -signs])
+    bank = (every + sketches.LARGEST).astype(np.uint8)
+    products = sketches.multiplier()(bank, every.T.astype(np.int8).copy())
+    assert (products == every @ every.T).all()
+    assert products.max() < sketches.BOUND
