@@ -23,7 +23,7 @@ import numpy.typing as npt
 from benchmarks.harness import ROOT, Project, Repository, run, table
 from pipeline.core.memory import LIMIT_1, LIMIT_2, PROC
 from pipeline.quality import duplicates
-from pipeline.quality.sketches import Sketches
+from pipeline.quality.sketches import Sketches, multiplier
 
 NUMBERS, CLASSES = 1280, 100
 # Distance of the classes' means over the noise; some examples are taken for others.
@@ -426,6 +426,7 @@ def measure_pairs(scratch: Path, examples: int = 100_000, queries: int = 2_000) 
     A fifth of the examples are queries. `queries` of them have a planted near-duplicate.
     """
     rows = []
+    multiplier()  # imports ONNX Runtime, which takes as long as a thousand queries
     for name, spectrum in SPECTRA.items():
         random = np.random.default_rng(0)
         features = random.standard_normal((examples, NUMBERS), np.float32)
