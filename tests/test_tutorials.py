@@ -62,6 +62,7 @@ def unsaid(page: str, folder: Path, store: Path, code: Path = ROOT) -> list[str]
     environment = os.environ | {
         "HEADSTART_STORE": str(store),
         "PYTHONPATH": str(code),
+        "PYTHON": sys.executable,  # for `make setup`, which otherwise takes the newest
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "GIT_AUTHOR_NAME": "reader",
         "GIT_AUTHOR_EMAIL": "reader@localhost",
