@@ -19,13 +19,24 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from benchmarks.harness import ROOT, Project, Repository, run, table
+from pipeline import kinds
+from pipeline.backbones.engines import open_encoder
+from pipeline.core import params
 from pipeline.core.memory import LIMIT_1, LIMIT_2, PROC
+from pipeline.core.paths import MANIFEST
+from pipeline.extract import read_plan
 from pipeline.quality import duplicates
 from pipeline.quality.sketches import Sketches, multiplier
+from pipeline.runners.threads import features_of, key_column
+from pipeline.runners.wanted import every_view
+from pipeline.store.vectors import open_store
+from pipeline.tables.manifest import read_manifest
 
 NUMBERS, CLASSES = 1280, 100
+CLASSES_OF_PICTURES, SEEN = 10, 10  # and how many pictures of a class the network sees
 # Distance of the classes' means over the noise; some examples are taken for others.
 APART, APART_OF_MANY = 0.15, 0.3
 AT_ONCE = 10_000  # vectors that are made at a time
@@ -344,6 +355,78 @@ first run, {named(inside)} and on {len(cores)} cores, wrote {len(wanted)} files.
 """
 
 
+def make_pictures(folder: Path, numbers: range) -> None:
+    """Small pictures of ten classes, that differ in their brightness."""
+    for name in range(CLASSES_OF_PICTURES):
+        (folder / str(name)).mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        random, name = np.random.default_rng(number), number % CLASSES_OF_PICTURES
+        pixels = random.integers(0, 100 + 15 * name, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / str(name) / f"{number:07}.png", compress_level=0)
+
+
+def make_features(project: Project) -> int:
+    """Put a made vector of each view and layer into the store; the number of views.
+
+    It is that of a view of the same class, which the network computes, with noise.
+    """
+    random = np.random.default_rng(0)
+    with project.inside():
+        settings, kind = params.load(kinds.schema).extract, kinds.named("image")
+        (engine,) = open_encoder(settings, kind).engines
+        manifest = read_manifest(MANIFEST)
+        views = every_view(manifest, read_plan(kind), engine)
+        label = views["digest"].map(manifest.set_index("digest")["label"])
+        of_class = {name: np.flatnonzero(label == name) for name in label.unique()}
+        with open_store() as store:
+            for rows in of_class.values():
+                few = views[views["digest"].isin(views["digest"].iloc[rows[:SEEN]])]
+                seen = features_of(few, engine, settings.batch_size)
+                for layer in engine.each_made_by:
+                    vectors = np.array([seen[key] for key in few[key_column(layer)]])
+                    keys = views[key_column(layer)].iloc[rows].to_numpy()
+                    for start in range(0, len(keys), AT_ONCE):
+                        some = keys[start : start + AT_ONCE]
+                        made = vectors[random.integers(len(vectors), size=len(some))]
+                        made *= random.uniform(0.8, 1.2, made.shape).astype(np.float32)
+                        store.put(dict(zip(some, made, strict=True)))
+    return len(views)
+
+
+def measure_pictures(scratch: Path, examples: int = 100_000, folder: str = "") -> str:
+    """All stages on many pictures with four views, and again after a thousand were added.
+
+    Features of the first run are made beforehand; those of the thousand are computed.
+    """
+    project = Repository(Path(folder or scratch) / "pictures")
+    project.set(ingest={"source": "folder", "path": "data/raw/pictures"})
+    make_pictures(project.raw, range(examples))
+    first = {stage: used(project, stage, None) for stage in STAGES[:2]}
+    views = make_features(project)
+    first |= {stage: used(project, stage, None) for stage in STAGES[2:]}
+    make_pictures(project.raw, range(examples, examples + IN_THOUSAND))
+    again = {stage: used(project, stage, None) for stage in STAGES}
+    computed = re.search(r"(\d+) computed", again["extract"].printed)
+    count = int(computed[1]) if computed else 1
+    of_view = (again["extract"].cpu - first["extract"].cpu) / count
+    network = views * of_view
+    rows = [(stage, first[stage].cpu, again[stage].cpu, first[stage].anonymous) for stage in STAGES]
+    some, all_of = (sum(used.cpu for used in run.values()) for run in (again, first))
+    rows.append(("all", all_of, some, max(used.anonymous for used in first.values())))
+    return f"""# Stages of many pictures
+
+{examples:,} pictures of 32 x 32 pixels, {views:,} views with the default parameters. The features
+of the first run were made beforehand, so that its `extract` computes none. Then {IN_THOUSAND:,}
+pictures were added, and {count:,} views computed.
+
+{table("stage | CPU seconds {:,.1f} | after 1,000 were added {:,.1f} | MB {:,.0f}", rows)}
+
+The second `extract` takes {1000 * of_view:.1f} CPU ms more for each view that it computes. At this
+cost, all views would take {network:,.0f} CPU seconds more. With these, the second run takes
+{some / (all_of + network):.3f} of the first.
+"""
+
+
 def measure_bundles(folder: Path) -> str:
     """Loading the bundles of projects that `stages --folder FOLDER` has left there."""
     rows = []
@@ -469,6 +552,7 @@ than {duplicates.EXACT:,} examples. The threshold is that of `checks.duplicate_c
 PARTS = {
     "stages": measure_stages,
     "bytes": measure_bytes,
+    "pictures": measure_pictures,
     "bundles": measure_bundles,
     "classes": measure_classes,
     "pairs": measure_pairs,
