@@ -106,9 +106,10 @@ class Learner:
             # be chosen, and the accuracy on the random ones would be too low.
             if len(self.labels) >= self.enough * classes and (head := self._taught(self.taught)):
                 margins = self._margins(head, rest)
-            digests = [self.digests[place] for place in rest]
-            features = self.features[rest]
-            found = proposals(digests, features, len(self.labels), margins, size)
+            places = [*rest, *self.labels, *self.left_out]
+            digests = [self.digests[place] for place in places]
+            known = len(places) - len(rest)
+            found = proposals(digests, self.features[places], known, margins, size)
         return [Proposal(int(rest[place]), why) for place, why in found]
 
     def accuracy(self) -> Accuracy | None:

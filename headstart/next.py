@@ -91,16 +91,16 @@ def run(
         print(f"next: warning: {error}; its examples may be proposed")
     unlabelled = whole.unlabelled(known, "next")
     encoder = open_encoder(settings.extract, whole.kind)
-    paths = [one.found.path for one in unlabelled]
+    others = [one for one in whole.examples if one.digest in known]
+    paths = [one.found.path for one in (*unlabelled, *others)]
     features = embedded(paths, encoder, settings.extract.batch_size, "next")
-    digests = [one.digest for one in unlabelled]
+    digests = [one.digest for one in (*unlabelled, *others)]
     with one_thread():
-        guess = guessed(features, encoder, labelled)
-        count = 0 if labelled is None else len(labelled)
+        guess = guessed(features[: len(unlabelled)], encoder, labelled)
         found = proposals(
             digests,
             raised(features, POWER),
-            count,
+            len(others),
             None if guess is None else guess.margins,
             n,
         )

@@ -1,8 +1,11 @@
 """Which unlabelled examples to label next.
 
-With few labels, typical and diverse examples teach most (TypiClust: Hacohen, Dekel and Weinshall,
-"Active learning on a budget", ICML 2022). With more, those that the head finds hard do, if they
-differ from each other (Citovsky et al., "Batch active learning at scale", NeurIPS 2021).
+Those that lie near to many examples which no labelled one is near to: the greedy maximum of a
+facility-location function, as in Wei, Iyer and Bilmes, "Submodularity in data subset selection and
+active learning", ICML 2015, found lazily (Minoux, 1978). With few labels, all examples count alike,
+so proposals are typical and diverse: that teaches most (Hacohen, Dekel and Weinshall, "Active
+learning on a budget", ICML 2022). With more, an example counts the more, the smaller the margin of
+the head is on it (after Zhdanov, "Diverse mini-batch active learning", 2019, who weights k-means).
 One proposal in `EACH` is drawn at random: only on such examples can accuracy be measured. They come
 from a part of the pool that a hash sets apart. If they came from what is left of the pool, they
 would be harder than it, or easier, because others were chosen before.
@@ -22,10 +25,7 @@ Integers = npt.NDArray[np.int64]
 
 EACH = 5
 ENOUGH = 4  # labels of a class, on average, from which margins choose (`benchmarks/next.md`)
-HARD = 10  # candidates of small margin for each proposal
-NEAREST = 20  # by whose distance an example is typical
-MOST_CLUSTERS, ROUNDS = 500, 10
-SEED = 0
+MOST, COVERED = 20_000, 2_000  # candidates, and examples that they should be near to
 RANDOM, TYPICAL, MARGIN = "random", "typical", "margin"
 
 
@@ -50,92 +50,65 @@ def proposals(
     """Return at most `count` proposals, those at random between the others.
 
     Args:
-        digests: of n examples of the pool.
-        features: [n, d].
-        labelled: how many examples have labels already, which the pool does not have.
+        digests: of n examples of the pool without a label, then of m that have one.
+        features: [n + m, d].
+        labelled: m.
         margins: [n], the probability of the first class minus that of the second, by a head that is
             good enough to choose; None without one.
         count: the size of the batch.
     """
-    count = min(count, len(digests))
+    unlabelled = len(digests) - labelled
+    count = min(count, unlabelled)
     hashes = np.array([unit(f"next:{digest}") for digest in digests])
     apart = hashes < 1 / EACH
-    drawn = np.argsort(hashes)[: max(-(-count // EACH), count - int((~apart).sum()))]
-    rest = np.setdiff1d(np.flatnonzero(~apart), drawn)
-    wanted = min(count - len(drawn), len(rest))
-    centred = features[rest] - features[rest].mean(axis=0) if len(rest) else features[rest]
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit_length = centred / np.maximum(lengths, 1e-12)
-    if margins is None:
-        taken, why = _typical(unit_length, wanted, labelled), TYPICAL
-    else:
-        taken, why = _hard(unit_length, margins[rest], wanted), MARGIN
-    others = [Proposal(int(place), why) for place in rest[taken]]
+    order = np.argsort(hashes[:unlabelled])
+    some = max(-(-count // EACH), count - int((~apart[:unlabelled]).sum()))
+    drawn, others = order[:some], order[some:]
+    rest = others[~apart[others]][:MOST]
+    # If a labelled example that was drawn counted, none like it would be chosen, and the accuracy
+    # on such examples would be too low.
+    known = unlabelled + np.flatnonzero(~apart[unlabelled:])
+    weights = np.ones(len(rest)) if margins is None else 1 - margins[rest]
+    taken = _near_to_most(features[rest], features[known], weights, count - len(drawn))
+    why = TYPICAL if margins is None else MARGIN
+    chosen = [Proposal(int(place), why) for place in rest[taken]]
     found: list[Proposal] = []
     for place in drawn.tolist():
-        found += others[: EACH - 1]
-        del others[: EACH - 1]
+        found += chosen[: EACH - 1]
+        del chosen[: EACH - 1]
         found.append(Proposal(place, RANDOM))
-    return found + others
+    return found + chosen
 
 
-def _typical(points: Floats, count: int, labelled: int) -> Integers:
-    """Return the most typical row of each of the largest clusters."""
+def _near_to_most(points: Floats, known: Floats, weights: Doubles, count: int) -> list[int]:
+    """Return rows of points which together are nearer to the first points than those known are.
+
+    Args:
+        points: [n, d], in random order.
+        known: [m, d].
+        weights: [n], of being near to each point.
+        count: how many rows.
+    """
     if not count:
-        return np.array([], np.int64)
-    clusters = _clusters(points, min(count + labelled, MOST_CLUSTERS, len(points)))
-    sizes = np.bincount(clusters)
-    order = np.argsort(-sizes, kind="stable")
-    ranked = [_by_typicality(points, np.flatnonzero(clusters == one)) for one in order]
-    taken: list[int] = []
-    while len(taken) < count:  # further rounds if there are fewer clusters than proposals
-        for rows in ranked:
-            if rows and len(taken) < count:
-                taken.append(rows.pop(0))
-    return np.array(taken)
-
-
-def _by_typicality(points: Floats, rows: Integers) -> list[int]:
-    """Return rows of a cluster, those whose neighbours are nearest first."""
-    some = rows[: 20 * NEAREST]  # of a large cluster a part is enough
-    distances = 1 - points[some] @ points[some].T
-    nearest = np.sort(distances, axis=1)[:, 1 : NEAREST + 1]
-    mean = nearest.mean(axis=1) if nearest.shape[1] else np.zeros(len(some))
-    return [*some[np.argsort(mean, kind="stable")].tolist(), *rows[len(some) :].tolist()]
-
-
-def _hard(points: Floats, margins: Doubles, count: int) -> Integers:
-    """Return rows with small margins, one for each cluster of the hardest ones."""
-    if not count:
-        return np.array([], np.int64)
-    hardest = np.argsort(margins, kind="stable")[: HARD * count]
-    clusters = _clusters(points[hardest], min(count, MOST_CLUSTERS))
-    first = [np.flatnonzero(clusters == one).tolist() for one in np.unique(clusters)]
+        return []
+    centre = points.mean(axis=0)
+    points, known = _directions(points - centre), _directions(known - centre)
+    first, weights = points[:COVERED], weights[:COVERED].astype(np.float32)
+    similar = points @ first.T
+    nearest = (first @ known.T).max(axis=1, initial=-1)
+    gains = np.maximum(similar - nearest, 0) @ weights
     taken: list[int] = []
     while len(taken) < count:
-        for rows in first:
-            if rows and len(taken) < count:
-                taken.append(rows.pop(0))
-    chosen: Integers = hardest[np.array(taken)]
-    return chosen
+        best = int(gains.argmax())
+        gains[best] = np.maximum(similar[best] - nearest, 0) @ weights  # it can only have fallen
+        if gains.argmax() == best:
+            taken.append(best)
+            nearest = np.maximum(nearest, similar[best])
+            gains[best] = -1
+    return taken
 
 
-def _clusters(points: Floats, count: int) -> Integers:
-    """Return the cluster of each row: spherical k-means from spread-out starts (k-means++)."""
-    random = np.random.default_rng(SEED)
-    centres = np.empty((count, points.shape[1]), np.float32)
-    distance = np.full(len(points), np.inf)
-    place = int(random.integers(len(points)))
-    for number in range(count):
-        centres[number] = points[place]
-        distance = np.minimum(distance, np.maximum(1 - points @ points[place], 0))
-        total = distance.sum()
-        place = int(random.choice(len(points), p=distance / total)) if total > 0 else 0
-    for _ in range(ROUNDS):
-        nearest = (points @ centres.T).argmax(axis=1)
-        sums = np.zeros_like(centres)
-        np.add.at(sums, nearest, points)
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        centres = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), centres)
-    found: Integers = (points @ centres.T).argmax(axis=1)
+def _directions(points: Floats) -> Floats:
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    found: Floats = points / np.maximum(lengths, 1e-12)
     return found
