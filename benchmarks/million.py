@@ -406,8 +406,7 @@ def measure_pictures(scratch: Path, examples: int = 100_000, folder: str = "") -
     first |= {stage: used(project, stage, None) for stage in STAGES[2:]}
     make_pictures(project.raw, range(examples, examples + IN_THOUSAND))
     again = {stage: used(project, stage, None) for stage in STAGES}
-    computed = re.search(r"(\d+) computed", again["extract"].printed)
-    count = int(computed[1]) if computed else 1
+    count = int(re.findall(r"(\d+) computed", again["extract"].printed)[-1])  # not the floor's
     of_view = (again["extract"].cpu - first["extract"].cpu) / count
     network = views * of_view
     rows = [(stage, first[stage].cpu, again[stage].cpu, first[stage].anonymous) for stage in STAGES]
