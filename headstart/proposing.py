@@ -64,7 +64,7 @@ def proposals(
     order = np.argsort(hashes[:unlabelled])
     some = max(-(-count // EACH), count - int((~apart[:unlabelled]).sum()))
     drawn, others = order[:some], order[some:]
-    rest = others[~apart[others]][:MOST]
+    rest = others[~apart[others]][: max(MOST, count)]
     # If a labelled example that was drawn counted, none like it would be chosen, and the accuracy
     # on such examples would be too low.
     known = unlabelled + np.flatnonzero(~apart[unlabelled:])
