@@ -52,6 +52,8 @@ BACKBONES = {
     "text": ("minilm_l6_v2", "tf_idf"),
     "audio": ("speech_embedding", "whisper_tiny_en", "efficientnet_lite0"),
 }
+OF_DEFAULT = {kind: names[0] for kind, names in BACKBONES.items()}
+OF_DEFAULT["audio"] = "speech_embedding+mfcc"
 DEFAULTS = {  # as `headstart init` writes them
     "image": TrainParams(optimizer=["lda", "lbfgs"], layers="auto"),
     "text": TrainParams(optimizer="lbfgs", weight_decay="auto", layers="auto", power=1.0),
@@ -206,7 +208,7 @@ def of_draw(name: str, size: int, seed: int, cache: Path) -> dict[str, Any]:
     kind = EVERY[name].kind
     of_floor = kinds.named(kind).floor
     assert of_floor is not None
-    own, cheap = (seen(name, of, cache) for of in (BACKBONES[kind][0], of_floor))
+    own, cheap = (seen(name, of, cache) for of in (OF_DEFAULT[kind], of_floor))
     learnt, asked = drawn(own, size, seed)
     test, model = own.rows.take(asked), trained(own, learnt, DEFAULTS[kind])
     some = np.random.default_rng(seed).permutation(learnt)[:LEARNED]
@@ -242,7 +244,7 @@ def measure_default(cache: Path, draws: int = 10) -> str:
     """
     rows, behind = [], dict[str, list[float]]()
     for name in (*UNSEEN, TITLES):
-        own = seen(name, BACKBONES[EVERY[name].kind][0], cache)
+        own = seen(name, OF_DEFAULT[EVERY[name].kind], cache)
         most = 0.6 * np.bincount(own.rows.labels).max()
         for size in (one for one in SIZES if one < most):  # others are all
             found = [
@@ -268,7 +270,7 @@ def measure_default(cache: Path, draws: int = 10) -> str:
 
 {table("set | what | source | licence", about)}
 
-Texts: MiniLM. Sounds: the speech embedding. `default` is the head that `train` makes with the
+Texts: MiniLM. Sounds: the speech embedding joined with `mfcc`. `default` is the head that `train` makes with the
 parameters of `headstart init`, on the last layer or all. The others are logistic regression on
 standardised features, with a penalty by five folds, on the features of the default (of texts only
 on the last layer) and on its floor (`characters`, `mfcc`), and the floor's own head in a run.
