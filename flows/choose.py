@@ -45,14 +45,7 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
             )
     for name in networks or []:
         params.extract_section({"backbone": name}, "--networks")  # check the name
-    # The head weights counts of terms by TF-IDF, which is impossible if other features are joined.
-    floor = None if networks else kinds.named(settings.ingest.kind).floor
-    named = networks or _networks(settings)
-    names = [
-        name for name in unions([one for one in named if one != floor]) if not _joins_terms(name)
-    ]
-    # The floor is not joined: each further candidate weakens the tests.
-    names += [floor] if floor in named and floor is not None and floor not in names else []
+    names = _candidates(settings, networks)
     confidence = settings.rank.confidence
     training = settings.train
     how = MANIFEST, confidence, "choose", training
@@ -169,6 +162,22 @@ def _networks(settings: params.Params) -> list[str]:
         named[1:1] = settings.rank.backbones
     each = [one for name in named for one in Backbone.candidate(name).each]
     return list(dict.fromkeys(str(one) for one in each if one.weights != "random"))
+
+
+def _candidates(settings: params.Params, networks: list[str] | None) -> list[str]:
+    """Return the networks to compare, their joins, the floor, and a joined `extract.backbone`."""
+    floor = None if networks else kinds.named(settings.ingest.kind).floor
+    named = networks or _networks(settings)
+    # The head weights counts of terms by TF-IDF, which is impossible if other features are joined.
+    names = [
+        name for name in unions([one for one in named if one != floor]) if not _joins_terms(name)
+    ]
+    # The floor is joined only in the project's own backbone: each candidate weakens the tests.
+    names += [floor] if floor in named and floor is not None and floor not in names else []
+    own = settings.extract.network
+    if not networks and own.is_joined and all(one.weights != "random" for one in own.each):
+        names += [str(own)] if str(own) not in names else []
+    return names
 
 
 def _joins_terms(name: str) -> bool:

@@ -202,6 +202,13 @@ def test_candidates_are_networks_of_the_kind_and_its_floor(
     assert choosing._networks(settings) == [*named, kinds.named(kind).floor]
 
 
+def test_a_joined_backbone_of_the_project_is_a_candidate_too() -> None:
+    extract = {"backbone": "speech_embedding+mfcc"}
+    settings = Params.model_validate({"ingest": {"kind": "audio"}, "extract": extract})
+    assert choosing._candidates(settings, None) == ["speech_embedding", "mfcc", extract["backbone"]]
+    assert choosing._candidates(settings, ["mfcc"]) == ["mfcc"]
+
+
 def test_what_cannot_be_written_is_told(project: Project) -> None:
     before = "train:\n  optimizer:\n  - lda\n  - lbfgs\n"
     Path("params.yaml").write_text(before)
