@@ -373,77 +373,7 @@ that the fastest one gains less, so the columns with a budget are a little flatt
 """
 
 
-# joined
-
-OF_SOUNDS = {
-    "spoken digits": (10, 20, 0), "spoken letters": (0,), "drums": (10, 20, 0),
-    "people's digits": (10, 50, 0), "taunts": (0,), "languages": (10, 0), "samples": (10, 0),
-}  # fmt: skip
-ALONE, TOGETHER, DISCRIMINANTS = "speech_embedding", "speech_embedding+mfcc", "LDA"
-
-
-def of_sounds(name: str, size: int, seed: int, cache: Path) -> dict[str, Any]:
-    """Accuracies of the default head on both backbones, and of LDA on all layers of the first."""
-    found = {}
-    for backbone in (ALONE, TOGETHER):
-        one = seen(name, backbone, cache)
-        learnt, asked = drawn(one, size, seed)
-        if name == "spoken letters":  # of each language in turn
-            of = one.groups == np.unique(one.groups)[seed]
-            learnt, asked = np.flatnonzero(~of), np.flatnonzero(of)
-        test, rows = one.rows.take(asked), one.rows.take(learnt)
-        found[backbone] = trained(one, learnt, DEFAULTS["audio"]).right(test)
-        if backbone == ALONE:
-            present, rows.labels[:] = np.unique(rows.labels, return_inverse=True)
-            schedule = Schedule(1, 1, 0, np.ones(len(present), np.float32), layers=one.layers)
-            (fitted,) = fit_heads(rows, rows.take(slice(0)), [floor.LDA], schedule, "cpu")
-            assert fitted.head is not None
-            answers = present[fitted.head.logits(test.features).argmax(axis=1)]
-            found[DISCRIMINANTS] = float((answers == test.labels).mean())
-    return {"ratio": len(asked) / len(learnt), "accuracy": found}
-
-
-def measure_joined(cache: Path, draws: int = 10) -> str:
-    """The default head of sounds on the speech embedding alone, and joined with `mfcc`."""
-    rows, means = [], []
-    for name, sizes in OF_SOUNDS.items():
-        gains = []
-        for size in sizes:
-            count = 14 if name == "spoken letters" else draws
-            found = [
-                kept(cache / "unseen" / f"joined {name} {size} {seed}.json",
-                     partial(of_sounds, name, size, seed, cache))
-                for seed in range(count)
-            ]  # fmt: skip
-            ratio = 0.0 if name == "spoken letters" else found[0]["ratio"]
-            cell = Cell(name, size, [one["accuracy"] for one in found], ratio)
-            ways = [float(cell.of(way).mean()) for way in (ALONE, TOGETHER, DISCRIMINANTS)]
-            gain, low, high, _ = cell.gain(TOGETHER, ALONE)
-            gains.append([gain, ways[2] - ways[0]])
-            interval = f"{gain:+.3f} ({low:+.3f} to {high:+.3f})"
-            more = seen(name, "mfcc", cache).cpu / seen(name, ALONE, cache).cpu
-            rows.append((name, size or "all", *ways, interval, 1 + more))
-        means.append((name, *(float(one) for one in np.mean(gains, axis=0))))
-    means.append(("**mean**", *(float(np.mean([one[n] for one in means])) for n in (1, 2))))
-    head = f"set | a class | alone {{:.3f}} | joined {{:.3f}} | {DISCRIMINANTS} {{:.3f}}"
-    head += " | joined − alone, 95 % | processor time of features, times {:.2f}"
-    return f"""# Sounds: the speech embedding joined with its floor
-
-The default head (`lbfgs`, `weight_decay: auto`, `layers: auto`) on `{ALONE}` alone and on
-`{TOGETHER}`; and linear discriminants on all layers of the first, each feature scaled to variance
-1. {draws} draws as in the part `default`; of spoken letters, each of 14 languages in turn is not
-learned, with Student's interval over languages. Processor time is that of both networks one after
-the other, each decoding the sound, on a busy machine.
-
-{table(head, rows)}
-
-| set | joined − alone | {DISCRIMINANTS} − alone |
-| --- | --- | --- |
-""" + "\n".join(f"| {name} | {one:+.4f} | {other:+.4f} |" for name, one, other in means)
-
-
 PARTS = {
-    "joined": measure_joined,
     "default": measure_default,
     "choose": measure_choose,
 }
