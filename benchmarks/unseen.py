@@ -270,14 +270,15 @@ def measure_default(cache: Path, draws: int = 10) -> str:
 
 {table("set | what | source | licence", about)}
 
-Texts: MiniLM. Sounds: the speech embedding joined with `mfcc`. `default` is the head that `train` makes with the
-parameters of `headstart init`, on the last layer or all. The others are logistic regression on
-standardised features, with a penalty by five folds, on the features of the default (of texts only
-on the last layer) and on its floor (`characters`, `mfcc`), and the floor's own head in a run.
-{draws} draws; intervals are corrected for what draws have in common (Nadeau and Bengio, 2003). The
-best of the others is seen afterwards.
-That texts have `layers: auto` was decided when these sets of texts had been seen without it:
-[heads.md](heads.md) has three further sets.
+Texts: MiniLM. Sounds: the speech embedding joined with `mfcc`. `default` is the head that `train`
+makes with the parameters of `headstart init`, on the last layer or all. The others are logistic
+regression on standardised features, with a penalty by five folds, on the features of the default
+(of texts only on the last layer) and on its floor (`characters`, `mfcc`), and the floor's own head
+in a run. {draws} draws; intervals are corrected for what draws have in common (Nadeau and Bengio,
+2003). The best of the others is seen afterwards.
+That texts have `layers: auto` was decided when these sets of texts had been seen without it, and
+that sounds have `mfcc` when these sets of sounds had been seen without it. [heads.md](heads.md) has
+three further sets of texts.
 The line says that the backbone is hardly better than its floor.
 
 Behind by more than 0.01 in the mean over sizes: {", ".join(lost) or "none"} ({len(lost)} of
