@@ -121,7 +121,7 @@ def test_an_example_runs_then_does_nothing_twice_and_ten_more_compute_their_view
     monkeypatch.chdir(example.project)
     monkeypatch.setenv("HEADSTART_STORE", example.environment["HEADSTART_STORE"])
     run("ingest", "augment", "extract", "learning_curve", "rank")
-    assert "980 views: 960 reused, 20 computed" in capsys.readouterr().out
+    assert "490 views by 2 networks: 960 reused, 20 computed" in capsys.readouterr().out
     assert len(pd.read_csv("reports/learning_curve.csv")) > 3
     assert pd.read_csv("reports/rank.csv")["backbone"].tolist() == ["speech_embedding"]
     example.set("finetune", run=["asked"])
