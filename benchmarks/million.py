@@ -303,55 +303,73 @@ def digests(project: Project) -> dict[str, str]:
     return found
 
 
+def killed(project: Project, stage: str, after: float) -> bool:
+    """Begin a stage, and kill it when it has used so many CPU seconds; whether it had not ended."""
+    process = project.start(sys.executable, "-m", f"pipeline.{stage}")
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            numbers = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            if sum(map(int, numbers[11:13])) > after * os.sysconf("SC_CLK_TCK"):  # user's, system's
+                process.kill()
+        time.sleep(LOOK_EVERY)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
 def measure_bytes(scratch: Path, examples: int = 100_000, folder: str = "") -> str:
     """Whether all files have the same bytes on one core, with more memory and after kills.
 
-    The first run is on all cores in the group, and decides the bytes. In the last one each stage is
-    killed with signal 9 after half the seconds that it took in the first, and begun again.
+    The first run is on all cores in the group, and decides the bytes. Before each other one, the
+    store is cleared and all outputs are deleted. In the last one each stage is killed with signal 9
+    after half the CPU seconds that it took in the first, and begun again.
     """
     project = new_project(Path(folder or scratch) / "bytes", "ridge")
     make_vectors(project.folder / "data" / "raw" / "made", examples, CLASSES)
-    cores = os.sched_getaffinity(0)
-    rows: list[tuple[str, str | None, int | None]] = []
-    again = "?"
+    cores, again = os.sched_getaffinity(0), "?"
+    rows: list[tuple[str, str, int]] = []
+    ended: list[str] = []
+
+    def begin() -> None:
+        project.run(sys.executable, "-m", "pipeline.store", "clear")
+        for name in wanted:
+            (project.folder / name).unlink()
+
+    def compare(case: str) -> None:
+        found = digests(project)
+        same = sum(found.get(name) == digest for name, digest in wanted.items())
+        rows.append((case, f"{same} of {len(wanted)}", len(found.keys() - wanted.keys())))
+
     with group() as inside:
         first = {stage: used(project, stage, inside) for stage in STAGES}
         wanted = digests(project)
-
-        def compare(case: str) -> None:
-            found = digests(project)
-            same = sum(found.get(name) == digest for name, digest in wanted.items())
-            rows.append((case, f"{same} of {len(wanted)}", len(found.keys() - wanted.keys())))
-
-        project.run(sys.executable, "-m", "pipeline.store", "clear")
+        begin()
         os.sched_setaffinity(0, [min(cores)])
         for stage in STAGES:
             used(project, stage, inside)
         os.sched_setaffinity(0, cores)
-        compare("one core, with an empty store")
+        compare("one core")
+        begin()
         for stage in STAGES:
             used(project, stage, None)
         compare("in no group, so that all of the machine's memory may be used")
-        project.run(sys.executable, "-m", "pipeline.store", "clear")
+        begin()
         for stage in STAGES:
-            process = project.start(sys.executable, "-m", f"pipeline.{stage}")
-            time.sleep(first[stage].seconds / 2)
-            process.kill()
-            process.communicate()
+            if not killed(project, stage, first[stage].cpu / 2):
+                ended.append(stage)
             took = used(project, stage, inside)
             if kept := re.search(r"\d+ reused, \d+ computed", took.printed):
                 again = kept[0]
-            if process.returncode != -signal.SIGKILL:
-                rows.append((f"{stage} ended before it was killed", None, None))
-        compare("each stage killed in its middle and begun again, with an empty store")
+        compare("each stage killed in its middle and begun again")
     return f"""# The same bytes of many vectors
 
 {examples:,} vectors of {NUMBERS:,} random numbers, {CLASSES} classes, `train.optimizer: ridge`. The
-first run, {named(inside)} and on {len(cores)} cores, wrote {len(wanted)} files.
+first run, {named(inside)} and on {len(cores)} cores, wrote {len(wanted)} files. The others began
+with an empty store and without these files.
 
 {table("case | files with the same bytes | other files", rows)}
 
-`extract` found what it had made before it was killed: {again}.
+`extract` found what it had made before it was killed: {again}. Stages that ended before they were
+killed: {", ".join(ended) or "none"}.
 """
 
 
