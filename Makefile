@@ -79,7 +79,7 @@ docs: setup  ## write docs/parameters.md and docs/commands.md from the code
 # The pages lie in .site as they do here, so that their links hold.
 site: .venv-site/sets/site  ## build the documentation site; open .site/site/index.html
 	@rm -rf .site && mkdir -p .site/pages
-	@git ls-files --cached --others --exclude-standard -- '*.md' '*.png' '*.json' 'docs/examples/*.html' | tar -cf - -T - | tar -xf - -C .site/pages
+	@git ls-files --cached --others --exclude-standard -- '*.md' '*.png' '*.svg' '*.json' 'docs/examples/*.html' | tar -cf - -T - | tar -xf - -C .site/pages
 	@cp docs/zensical.toml .site/
 	@.venv-site/bin/zensical build --strict --config-file .site/zensical.toml
 	@echo "site: .site/site/index.html opens in any browser"
