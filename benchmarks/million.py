@@ -297,7 +297,7 @@ def digests(project: Project) -> dict[str, str]:
     for folder in ("data", "models", "reports", "bundle"):
         for file in sorted((project.folder / folder).rglob("*")):
             name = str(file.relative_to(project.folder))
-            if file.is_file() and not name.startswith("data/raw/"):
+            if file.is_file() and file.name[0] != "." and not name.startswith("data/raw/"):
                 with file.open("rb") as stream:
                     found[name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return found
