@@ -46,7 +46,8 @@ class Layout(BuildHookInterface):  # type: ignore[type-arg]
         if not in_wheel:
             return
         self.renamed = tempfile.TemporaryDirectory()
-        for file in (*root.glob("headstart/*.py"), *root.glob("flows/**/*.py")):
+        modules = ("headstart/*.py", "flows/**/*.py", "flows/*.json")
+        for file in (file for pattern in modules for file in root.glob(pattern)):
             place = file.relative_to(root)
             written = self.renamed.name / place
             written.parent.mkdir(parents=True, exist_ok=True)

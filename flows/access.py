@@ -191,6 +191,8 @@ def admitted() -> Iterator[None]:
         settings.PREFECT_API_AUTH_STRING: wanted,
         settings.PREFECT_SERVER_CORS_ALLOWED_ORIGINS: "",
     }
+    # If the server ends while its services use the database, SQLAlchemy would log a traceback.
+    os.environ.setdefault("UVICORN_LOG_CONFIG", str(Path(__file__).with_name("one_run.json")))
     with settings.temporary_settings(of_this_run):
         yield
 

@@ -188,14 +188,16 @@ def test_a_run_finds_the_dashboard_of_its_working_copy(toy: Toy, dashboard: Path
 
 
 # A server whose note of a task run's state takes a while, as on a machine that does other things
-# besides. Python runs this as it starts.
+# besides, and whose database logs an error as it does if it is ended meanwhile. Python runs this as
+# it starts.
 SLOW = """
-import asyncio, sys
+import asyncio, logging, sys
 if "uvicorn" in sys.orig_argv:
     from prefect.server.services import task_run_recorder as recorder
     note = recorder.record_bulk_task_run_events
     async def slow(events):
         await asyncio.sleep(0.5)
+        logging.getLogger("sqlalchemy.pool.impl").error("Traceback of a cancelled rollback")
         await note(events)
     recorder.record_bulk_task_run_events = slow
 """
