@@ -53,16 +53,20 @@ dashboard: setup  ## Prefect's own page (PORT=4200)
 why: setup  ## what make repro would run, because of what
 	headstart why
 
-test: $(DEV)  ## the tests
+# What tests import is compiled once, and not by all workers at the same time.
+.venv/compiled: $(DEV)
+	@pytest -q --collect-only >/dev/null; touch $@
+
+test: .venv/compiled  ## the tests
 	pytest $(SIDE_BY_SIDE)
 
-test-slow: $(DEV)  ## the tests that take long
+test-slow: .venv/compiled  ## the tests that take long
 	pytest $(SIDE_BY_SIDE) -m slow
 
-test-all: $(DEV)  ## both, in one run
+test-all: .venv/compiled  ## both, in one run
 	pytest $(SIDE_BY_SIDE) -m "slow or not slow"
 
-coverage: $(DEV)  ## what the tests reach, branches too, in the stages and flows that they start as well
+coverage: .venv/compiled  ## what the tests reach, branches too, in the stages and flows that they start as well
 	pytest $(SIDE_BY_SIDE) -m "slow or not slow" --cov --cov-report=term-missing:skip-covered
 
 check: $(DEV)  ## lint, format, types, security, which subpackage imports which, and words of the pages
