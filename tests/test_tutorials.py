@@ -97,11 +97,12 @@ def answers(clone: Path) -> dict[Path, str]:
 
 
 def run_on(python: Path, clone: Path, store: Path) -> None:
-    """The default run in a new clone, with its own packages, which have no PyTorch."""
+    """The stages of these answers in a new clone, with its own packages, which have no PyTorch."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     environment = os.environ | {"HEADSTART_STORE": str(store), "PYTHONPATH": str(clone)}
-    command = ["make", "repro", f"PYTHON={python}"]
-    subprocess.run(command, cwd=clone, env=environment, capture_output=True, check=True)
+    repro = [str(clone / ".venv/bin/headstart"), "repro", "evaluate", "bundle"]
+    for command in (["make", "setup", f"PYTHON={python}"], repro):
+        subprocess.run(command, cwd=clone, env=environment, capture_output=True, check=True)
 
 
 @pytest.mark.slow
