@@ -3,11 +3,15 @@
 import re
 import sys
 import threading
+from collections.abc import Iterable
 from typing import IO
 
 DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
 # The ends of tracebacks whose text is not secret. Any other could contain part of the address.
-KNOWN = re.compile(r"(asyncpg\.exceptions\.|ConnectionRefusedError|TimeoutError|socket\.gaierror)")
+KNOWN = re.compile(
+    r"(asyncpg\.exceptions\.|ConnectionRefusedError|OSError|TimeoutError|socket\.gaierror"
+    r"|sqlalchemy\.exc\.OperationalError: \(sqlite3\.)"
+)
 PATIENCE_SECONDS = 10.0  # to wait for the last lines of a process that has ended
 
 
@@ -39,14 +43,20 @@ class Complaints:
         """Return why a server that has ended did not start, and what to do about it."""
         self._thread.join(PATIENCE_SECONDS)
         with self._lock:
-            ends = [line.strip() for line in self._held or [] if KNOWN.match(line)]
-        if not ends:
-            return (
-                "if its port is taken, choose another with --port, or see what"
-                " `prefect server start` prints"
-            )
-        reason = ends[-1].partition(": ")[2]
-        return (
-            f"its database says: {reason}; check the user, the password, the host and the database"
-            f" that {DATABASE} names"
+            reason = of_database(self._held or [])
+        return reason or (
+            "if its port is taken, choose another with --port, or see what"
+            " `prefect server start` prints"
         )
+
+
+def of_database(lines: Iterable[str]) -> str | None:
+    """Return what a traceback says about the server's database, and what to do; None if nothing."""
+    ends = [line.strip() for line in lines if KNOWN.match(line)]
+    if not ends:
+        return None
+    reason = ends[-1].partition(": ")[2]
+    return (
+        f"its database says: {reason}; check the user, the password, the host and the database"
+        f" that {DATABASE} names"
+    )

@@ -46,6 +46,7 @@ def ask(
         # Imported only now, because Prefect reads its settings at import.
         from .growing import predict
 
+        server.stop_without_database()
         with access.admitted():
             return bool(predict(**where, return_state=True).is_completed())
     with server.running(working_copy(), host, port, names) as api:

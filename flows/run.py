@@ -111,6 +111,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
         stop_if_wrong(asked["gate"])
     if known := PREFECT_API_URL.value():
         server.stop_if_silent(known)
+    server.stop_without_database()
     # At the end, a run waits up to a second for its heartbeat. Heartbeats serve automations that
     # watch the runs of workers; at a terminal a person watches.
     with access.admitted(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

@@ -1,6 +1,7 @@
 """Find or start the Prefect server that flow runs report to."""
 
 import argparse
+import asyncio
 import contextlib
 import ipaddress
 import json
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from typing import NamedTuple
 from pipeline.core.errors import RunError
 
 from . import access
-from .complaints import Complaints
+from .complaints import DATABASE, Complaints, of_database
 
 HOST, PORT = "127.0.0.1", 4200
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # host names that a server here always accepts
@@ -83,6 +85,39 @@ def stop_without_home() -> None:
             f"Prefect keeps its database in {home}, which cannot be written to: set PREFECT_HOME to"
             " another folder"
         )
+
+
+def stop_without_database() -> None:
+    """Check that a server for a single run, if one will be started, can open its database.
+
+    Only a database that the user chose is looked at. If it cannot be opened, Prefect would start
+    the server again and again, for five minutes. The function imports Prefect.
+
+    Raises:
+        RunError: the database does not exist, or does not let the server in.
+    """
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
+
+    if PREFECT_API_URL.value() or not PREFECT_API_DATABASE_CONNECTION_URL.value():
+        return
+    from prefect.server.database import provide_database_interface
+
+    async def connect() -> None:
+        engine = await provide_database_interface().engine()
+        try:
+            async with engine.connect():
+                pass
+        finally:
+            await asyncio.sleep(0.1)  # SQLite's thread prints a traceback if the loop is closed
+
+    try:
+        asyncio.run(connect())
+    except Exception as error:
+        reason = of_database("".join(traceback.format_exception_only(error)).splitlines())
+        raise RunError(
+            f"a Prefect server for this run cannot start:"
+            f" {reason or f'see what {DATABASE} names ({type(error).__name__})'}"
+        ) from None
 
 
 def stop_if_silent(known: str) -> None:

@@ -63,3 +63,32 @@ def test_a_home_that_cannot_be_written_to_is_an_error(
     monkeypatch.setattr(os, "access", lambda folder, mode: False)  # root may write everywhere
     with pytest.raises(RunError, match=r"/not/yet, which cannot .*: set PREFECT_HOME to another"):
         server.stop_without_home()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite+aiosqlite:////not/there/prefect.db", "unable to open database file; check"),
+        ("postgresql+asyncpg://anna:wr0ng@127.0.0.1:9/x", "Connect call failed"),
+        ("postgres-anna:wr0ng", "see what"),
+    ],
+)
+def test_a_database_that_a_server_for_one_run_could_not_open_is_a_line(url: str, said: str) -> None:
+    from prefect.server.database.dependencies import temporary_database_config
+    from prefect.settings import (
+        PREFECT_API_DATABASE_CONNECTION_URL,
+        PREFECT_API_URL,
+        temporary_settings,
+    )
+
+    with (
+        temporary_database_config(None),
+        temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: url}, {PREFECT_API_URL}),
+        pytest.raises(RunError) as error,
+    ):
+        server.stop_without_database()
+    line = str(error.value)
+    assert said in line
+    assert "PREFECT_API_DATABASE_CONNECTION_URL" in line
+    assert "\n" not in line
+    assert "wr0ng" not in line
