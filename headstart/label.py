@@ -28,7 +28,7 @@ from pipeline.tables.power import raised
 from pipeline.tasks import TASKS
 
 from . import label_studio, loopback, parameters
-from .label_tables import LABELS, Tables, class_name
+from .label_tables import LABELS, Tables, alone, class_name
 from .learner import TEST, TRAIN, VAL, Accuracy, Learner
 from .pool import POWER, embedded, opened
 from .proposing import RANDOM, Proposal
@@ -81,16 +81,18 @@ def run(
     Raises:
         DataError: the pool has nothing to label, or its table is damaged.
         ParamsError: there is no such pool, or an argument does not fit.
+        BusyError: another session is open for the pool.
     """
-    if from_label_studio:
-        take(from_label_studio, pool, kind)
-        return
-    desk, key = begun(pool, classes, kind), loopback.new_key()
-    listening = loopback.listening(port)
-    at = loopback.address(listening, key)
-    print(f"label: open {at} ; labels go to {desk.tables.labels}", flush=True)
-    loopback.serve(application(desk, key), listening)
-    print(f"label: {desk.outcome()}")
+    with alone(pool):
+        if from_label_studio:
+            take(from_label_studio, pool, kind)
+            return
+        desk, key = begun(pool, classes, kind), loopback.new_key()
+        listening = loopback.listening(port)
+        at = loopback.address(listening, key)
+        print(f"label: open {at} ; labels go to {desk.tables.labels}", flush=True)
+        loopback.serve(application(desk, key), listening)
+        print(f"label: {desk.outcome()}")
 
 
 def take(export: Path, pool: Path, asked: str | None) -> None:

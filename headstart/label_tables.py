@@ -4,15 +4,17 @@
 it does not read. Rows are appended, and each is on the disk before the next example is shown.
 """
 
+import contextlib
 import csv
 import errno
+import fcntl
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.core.errors import DataError
+from pipeline.core.errors import BusyError, DataError
 from pipeline.examples import rows
 from pipeline.examples.files import MOST_BYTES, digest, load
 from pipeline.sources.found import tidy, why_no_label
@@ -46,6 +48,26 @@ def class_name(text: object) -> str:
             f"{text!r:.60} cannot be the name of a class{said}; give 1 to {LONGEST} characters"
         )
     return name
+
+
+@contextlib.contextmanager
+def alone(pool: Path) -> Iterator[None]:
+    """Keep other sessions away from a pool's tables: two would write rows of the same examples.
+
+    Raises:
+        BusyError: a session is open.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # there is no such pool, or no locks in its file system
+            held = os.open(pool if pool.is_dir() else pool.parent, os.O_RDONLY)
+            stack.callback(os.close, held)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(
+                    f"another `headstart label` is open for {pool}: use its page, or end it"
+                ) from None
+        yield
 
 
 class Tables:

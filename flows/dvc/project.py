@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.core.plugins import FOLDER
 from pipeline.core.starter import stamps
 
 CHECKED = Path(".dvc/tmp/headstart.checked")
+RWLOCK = Path(".dvc/tmp/rwlock")  # in which DVC notes who reads and who writes a file
 
 
 def working_copy() -> Path:
@@ -33,7 +35,7 @@ def working_copy() -> Path:
     )
 
 
-def check_project(root: Path, to_run: bool = False) -> None:
+def check_project(root: Path, to_run: bool = False, pulls: bool = False) -> None:
     """Check that `headstart.lock`, `params.yaml` and git fit `dvc.yaml` and what is installed.
 
     DVC's own error messages do not say what to write.
@@ -41,7 +43,8 @@ def check_project(root: Path, to_run: bool = False) -> None:
     Raises:
         LockError: the project was made with different code or libraries than are installed.
         ParamsError: the message says in one line what to write.
-        DataError: the project is about `to_run`, and nothing makes `ingest.path`, which is missing.
+        DataError: the project is about `to_run`, and `ingest.path` is missing, which nothing makes
+            and no run that `pulls` brings.
         RunError: git tracks an output that DVC keeps, or a folder that stages read is missing.
     """
     file = root / "dvc.yaml"
@@ -51,7 +54,8 @@ def check_project(root: Path, to_run: bool = False) -> None:
     lock.check(root)
     reads, outs, path = _checked(root, graph)
     if to_run:
-        _stop_without_examples(root, Path(path), outs)
+        _stop_without_examples(root, Path(path), outs, pulls)
+        _mend_rwlock(root)
     for folder, stage in ((CORRECTIONS, "ingest"), (MAP, "checks")):
         if str(folder) in reads and not (root / folder).is_dir():
             back = f"`git checkout {folder}`"
@@ -67,17 +71,24 @@ def check_project(root: Path, to_run: bool = False) -> None:
         raise RunError(f"git tracks what DVC keeps: run `git rm -r --cached {names}`, then commit")
 
 
-def _stop_without_examples(root: Path, path: Path, outs: list[str]) -> None:
+def _stop_without_examples(root: Path, path: Path, outs: list[str], pulls: bool) -> None:
     """Stop before DVC removes the outputs of `ingest`, whose `path` is missing.
 
-    A path that `dvc pull` or a stage makes may be missing.
+    A path that a stage or an import makes may be missing.
     """
-    made = [Path(out) for out in outs]
-    tracked = any(
-        (root / f"{one}.dvc").exists() or one in made for one in (path, *path.parents[:-1])
-    )
-    if tracked or (root / path).exists():
+    made = {Path(out) for out in outs}
+    above = [path, *path.parents[:-1]]
+    if (root / path).exists() or made.intersection(above):
         return
+    for note in (f"{one}.dvc" for one in above):
+        with contextlib.suppress(OSError):
+            is_import = "deps:" in (root / note).read_text(encoding="utf-8")
+            if pulls or is_import:
+                return
+            raise DataError(
+                f"{path} is missing, which {note} names: run `dvc checkout {note}`, or `dvc pull"
+                f" {note}` if this machine never had it"
+            )
     beside = root / path.parent
     names = {one.name.removesuffix(".dvc") for one in beside.glob("[!.]*")}
     has = f" ({path.parent} has {', '.join(sorted(names)[:9])})" if names else ""
@@ -85,6 +96,19 @@ def _stop_without_examples(root: Path, path: Path, outs: list[str]) -> None:
         f"ingest.path in {PARAMS} is {path}, which does not exist{has}: put your examples there, or"
         " name the folder or table that has them"
     )
+
+
+def _mend_rwlock(root: Path) -> None:
+    """Delete DVC's notes if a process was killed as it wrote them: DVC would fail from then on."""
+    with contextlib.suppress(OSError):
+        for _ in range(2):
+            try:
+                json.loads((root / RWLOCK).read_bytes())
+            except ValueError:
+                time.sleep(0.2)  # another process may be writing them now
+            else:
+                return
+        (root / RWLOCK).unlink()
 
 
 def _checked(root: Path, graph: str) -> tuple[list[str], list[str], str]:

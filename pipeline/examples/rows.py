@@ -8,6 +8,7 @@ is no such column. A CSV file has texts in its column `text`, or vectors as the 
 """
 
 import codecs
+import contextlib
 import csv
 import io
 import os
@@ -110,16 +111,25 @@ def load(file: Path, key: str) -> bytes:
         raise RefusedError(f"cannot be read ({error.strerror or error})") from None
 
 
-def examples(file: Path) -> list[Path]:
+def examples(file: Path, wanted: str = "") -> list[Path]:
     """Return the paths of all examples in a table; empty if its cells are not examples.
 
+    Args:
+        file: CSV or Parquet.
+        wanted: the column that the examples should be in.
+
     Raises:
-        DataError: the table cannot be read.
+        DataError: the table cannot be read, or has no examples although they are `wanted`.
     """
     opened = _opened(file, _stamp(file))
     if isinstance(opened, str):
         raise DataError(opened)
     table, places = opened
+    if wanted and not table.column:
+        has = ", ".join(table.columns)[:80] or "none"
+        raise DataError(f"{file} has no column {wanted}; it has {has}: rename yours")
+    if wanted and not table.rows:
+        raise DataError(f"{file} has no rows")
     return [address(file, key) for key in places if key] if table.column else []
 
 
@@ -159,16 +169,31 @@ def _bytes(cell: Any) -> bytes:
 def _opened(file: Path, stamp: tuple[Any, ...]) -> tuple[Table, dict[str, int]] | str:
     """Return a table and the position of each key; for a key that occurs twice, the first one.
 
-    If the table cannot be read, return the reason, which is then cached for all of its rows.
+    A CSV table has the dialect that `ingest` writes, or else the one that it seems to have. If the
+    table cannot be read, return the reason, which is then cached for all of its rows.
     """
+    table, reason = None, ""
     try:
         table = read(file)
     except DataError as error:
-        return str(error)
+        reason = str(error)
+    if table is None or not table.column:
+        table = _in_another_dialect(file) or table
+    if table is None:
+        return reason
     places: dict[str, int] = {}
     for place, key in enumerate(table.keys()):
         places.setdefault(key, place)
     return table, places
+
+
+def _in_another_dialect(file: Path) -> Table | None:
+    """Return the table as `guessed` reads it, if it then has examples."""
+    with contextlib.suppress(DataError, OSError):
+        if file.suffix == ".csv" and (dialect := guessed(file)) != PLAIN:
+            table = read(file, dialect=dialect)
+            return table if table.column else None
+    return None
 
 
 def _beside(file: Path) -> tuple[Path, ...]:

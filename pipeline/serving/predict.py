@@ -100,7 +100,10 @@ def run(
     classifier = Classifier(bundle, explains)
     paths: list[Path | Typed] = []
     for one in files(asked, classifier.kind.texts):
-        paths += [one] if isinstance(one, Typed) else examples_in(one, classifier.kind)
+        if isinstance(one, Typed):
+            paths.append(one)
+        else:
+            paths += examples_in(one, classifier.kind, in_folder=str(one) not in asked)
     if heat_maps and not classifier.explains:
         raise ParamsError(f"--heat-maps: {no_explanation(classifier)}")
     columns = ["path", *columns_of(classifier), "error", *["heat_map"] * bool(heat_maps)]
@@ -167,19 +170,21 @@ def files(asked: Iterable[str], texts: bool = False) -> Iterator["Path | Typed"]
             found = [Typed(os.fsencode(text))]
         if not found:
             also = "; to classify a text of one word, pass it by standard input, as -" * texts
-            raise ParamsError(f"{text} names no file{also}")
+            raise ParamsError(f"{text or repr(text)} names no file{also}")
         yield from found
 
 
-def examples_in(path: Path, kind: "Kind") -> list[Path]:
+def examples_in(path: Path, kind: "Kind", in_folder: bool = False) -> list[Path]:
     """Return the examples in a table, if the kind's examples can be rows; else the file itself.
 
+    A table without examples that lies `in_folder` is one example, like the files beside it.
+
     Raises:
-        DataError: the table cannot be read.
+        DataError: the table cannot be read, or has no examples.
     """
     if not kind.rows or path.suffix not in rows_of.ENDINGS or rows_of.parted(path):
         return [path]
-    return rows_of.examples(path) or [path]
+    return rows_of.examples(path, "" if in_folder else kind.rows) or [path]
 
 
 def no_explanation(classifier: "Classifier") -> str:
@@ -190,11 +195,18 @@ def no_explanation(classifier: "Classifier") -> str:
 
 
 def inside(folder: Path) -> list[Path]:
-    """Return the files in a folder and its subfolders, sorted, without hidden ones."""
-    found = (path for path in folder.rglob("*") if path.is_file())
+    """Return the files in a folder and its subfolders, sorted, without hidden ones.
+
+    A subfolder that cannot be read is in the list too, so that it is refused.
+    """
+    found = (path for path in folder.rglob("*") if os.path.isfile(path) or _is_closed(path))  # noqa: PTH113
     return sorted(
         p for p in found if not any(q.startswith(".") for q in p.relative_to(folder).parts)
     )
+
+
+def _is_closed(path: Path) -> bool:
+    return path.is_dir() and not os.access(path, os.R_OK | os.X_OK)
 
 
 def spelt(path: Path) -> str:

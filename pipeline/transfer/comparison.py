@@ -380,7 +380,7 @@ def winner(
     if not within:
         least = min(candidates, key=lambda one: one.milliseconds)
         raise DataError(
-            f"choose: no backbone predicts within {budget:g} ms; the fastest, {least.name}, takes"
+            f"no backbone predicts within {budget:g} ms; the fastest, {least.name}, takes"
             f" {least.milliseconds:.1f} ms"
         )
     best = min(within, key=lambda one: (one.losses.mean(), one.milliseconds))

@@ -54,6 +54,30 @@ def test_texts_of_a_csv_are_found_by_key_and_by_number(tmp_path):
     assert rows.load(tmp_path / "plain.csv", "2") == b"two"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "separator"), [("cp1252", ","), ("utf-8", ";"), ("utf-16", "\t")]
+)
+def test_texts_of_another_dialect_are_found(tmp_path, encoding, separator):
+    rows_of_it = ["text{}label", "Größe{}x", "“zwei”{}y"]
+    written = "\n".join(row.format(separator) for row in rows_of_it)
+    (tmp_path / "t.csv").write_bytes(written.encode(encoding))
+    found = rows.examples(tmp_path / "t.csv", "text")
+    assert [files.load(path, 100).decode() for path in found] == ["Größe", "“zwei”"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("Text,label\none,x\n", "has no column text; it has Text, label: rename yours"),
+     ("text,label\n", "has no rows")],
+)  # fmt: skip
+def test_a_table_without_examples_is_refused_if_they_are_wanted(tmp_path, content, reason):
+    file = tmp_path / "t.csv"
+    file.write_text(content)
+    assert rows.examples(file) == []
+    with pytest.raises(DataError, match=reason):
+        rows.examples(file, "text")
+
+
 def test_a_table_that_changed_is_read_again(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("text,label\none,x\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.dvc.project import CHECKED, check_project
+from flows.dvc.project import CHECKED, RWLOCK, check_project
 from pipeline.core import params
 from pipeline.core.errors import ParamsError
 from tests.conftest import ROOT
@@ -41,3 +41,15 @@ def test_a_check_that_passed_is_made_again_if_anything_that_it_reads_changed(
     (tmp_path / "data/weights").rmdir()
     with pytest.raises(ParamsError, match="weights"):
         check_project(tmp_path)
+
+
+def test_what_a_killed_dvc_left_of_its_notes_is_deleted(tmp_path: Path) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in (".dvc/tmp", "plugins", "corrections", "map", "data/weights", "data/raw"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "data/raw/surfaces.csv").touch()
+    for whole in (True, False):
+        (tmp_path / RWLOCK).write_text("{}" if whole else "")
+        check_project(tmp_path, to_run=True)
+        assert (tmp_path / RWLOCK).exists() == whole

@@ -205,8 +205,10 @@ def test_parents_that_are_missing_are_made(here, photos):
     check_project(here / "a/b/project", to_run=True)
     with pytest.raises(DataError, match=r"^ingest.path in params.yaml is data/raw/pictures, which"):
         check_project(here / "a/other", to_run=True)
-    (here / "a/other/data/raw/pictures.dvc").touch()  # `dvc pull` fetches it
-    check_project(here / "a/other", to_run=True)
+    (here / "a/other/data/raw/pictures.dvc").touch()
+    check_project(here / "a/other", to_run=True, pulls=True)
+    with pytest.raises(DataError, match=r"^data/raw/pictures is missing.* or `dvc pull "):
+        check_project(here / "a/other", to_run=True)
     assert sorted(path.name for path in here.iterdir()) == ["a", "empty", photos.name]
     assert sorted(path.name for path in (here / "a").iterdir()) == ["b", "other"]
     assert (here / "a/b").stat().st_mode == photos.stat().st_mode

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from headstart.label import application, begun
+from headstart.label import application, begun, run
+from headstart.label_tables import alone
 from headstart.learner import Learner
 from headstart.proposing import EACH
-from pipeline.core.errors import DataError, ParamsError
+from pipeline.core.errors import BusyError, DataError, ParamsError
 from pipeline.core.paths import MANIFEST
 from pipeline.ingest import ingest
 from pipeline.tables.manifest import read_manifest
@@ -207,6 +208,17 @@ def test_what_cannot_be_labelled_is_a_line(tmp_path, monkeypatch, pool, classes,
     assert "\n" not in str(raised.value)
     for name, data in tables.items():
         assert Path(name, "labels.csv").read_bytes() == data
+
+
+def test_a_pool_has_one_session_at_a_time(tmp_path):
+    (tmp_path / "texts.csv").write_text("text\none\n")
+    with (
+        alone(tmp_path / "texts.csv"),
+        pytest.raises(BusyError, match="another `headstart label` is open for"),
+    ):
+        run(tmp_path / "texts.csv")
+    with alone(tmp_path):
+        pass
 
 
 def test_in_a_project_of_numbers_or_vectors_it_says_why_not(project):

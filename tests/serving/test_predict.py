@@ -42,6 +42,15 @@ def test_evaluate_and_predict_say_the_same_of_the_test_pictures(project, tmp_pat
     assert said["error"].isna().all()
 
 
+def test_a_subfolder_that_cannot_be_read_is_a_file_of_the_folder(tmp_path, monkeypatch):
+    for name in ("closed", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "closed")  # root may read all
+    assert tmp_path / "closed" in predict.inside(tmp_path)
+    assert tmp_path / "open" not in predict.inside(tmp_path)
+
+
 def test_all_tables_tell_the_same_and_a_bad_file_is_a_row(project, tmp_path):
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
