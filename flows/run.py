@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         action="append",
+        type=_override,
         dest="overrides",
         metavar="KEY=VALUE",
         help="another value for params.yaml; the run becomes a DVC experiment",
@@ -49,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="wait",
         help="if another run uses this working copy: wait for it (default), or refuse",
     )
+
+
+def _override(text: str) -> str:
+    """Return an override of a parameter; the experiment checks the parameter's name and value."""
+    if "=" not in text and not text.startswith("~"):  # ~KEY removes a line
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as train.seed=1")
+    return text
 
 
 def _gate_parameters(text: str) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     os.environ |= server.QUIET
     root = working_copy()
     # The flow checks this too, but a server for this run alone takes long to start.
-    check_project(root, to_run=True, pulls=asked["pull"])
+    check_project(root, to_run=True, pulls=bool(asked.get("pull")))
     if api := server.find(root):
         os.environ["PREFECT_API_URL"] = api
     else:

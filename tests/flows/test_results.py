@@ -1,5 +1,6 @@
 """What comes of a run: artifacts, experiments, and results that the gate turns down."""
 
+import argparse
 import base64
 import json
 import subprocess
@@ -11,6 +12,7 @@ import yaml
 from toys import PATIENCE, FlowRun, Toy, wait_for
 
 from flows.dvc.experiment import copy_of
+from flows.run import add_arguments
 from pipeline.core.errors import ExperimentError
 
 SCORE = """
@@ -223,3 +225,12 @@ def test_what_a_killed_run_left_does_not_become_the_result_to_beat(toy: Toy) -> 
     (toy.root / "go").touch()
     assert "was 0.75: worse by 0.25" in gated(toy).state["message"]
     assert (toy.root / "model").read_text() == "model of 0.75"
+
+
+def test_an_override_that_is_none_is_refused_before_a_server_starts() -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_arguments(parser)
+    asked = parser.parse_args(["--set", "train.seed=1", "--set", "~train.seed"])
+    assert asked.overrides == ["train.seed=1", "~train.seed"]
+    with pytest.raises(argparse.ArgumentError, match="'train.seed' is not KEY=VALUE"):
+        parser.parse_args(["--set", "train.seed"])
