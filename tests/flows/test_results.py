@@ -232,5 +232,5 @@ def test_an_override_that_is_none_is_refused_before_a_server_starts() -> None:
     add_arguments(parser)
     asked = parser.parse_args(["--set", "train.seed=1", "--set", "~train.seed"])
     assert asked.overrides == ["train.seed=1", "~train.seed"]
-    with pytest.raises(argparse.ArgumentError, match="'train.seed' is not KEY=VALUE"):
+    with pytest.raises(argparse.ArgumentError, match=r"'train\.seed' is not KEY=VALUE"):
         parser.parse_args(["--set", "train.seed"])
