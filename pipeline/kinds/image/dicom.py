@@ -43,7 +43,7 @@ def is_dicom(data: bytes) -> bool:
 
 
 def picture(file: io.BytesIO, reading: Reading, most_pixels: int) -> tuple[NDArray[np.uint8], str]:
-    """Return the frame's levels [height, width] or [height, width, 3], and their source in words.
+    """Return the frame's pixels, [height, width] or [height, width, 3], and how they were computed.
 
     Raises:
         RefusedError: the file has no pixels or several frames, or cannot be read.
