@@ -109,7 +109,8 @@ def run(
         return
     into = into or Path("next.csv")
     write(into, found, unlabelled, guess)
-    print(f"next: {into} proposes {len(found)} {whole.kind.nouns}: fill in the column label")
+    nouns = whole.kind.noun if len(found) == 1 else whole.kind.nouns
+    print(f"next: {into} proposes {len(found)} {nouns}: fill in the column label")
 
 
 def guessed(features: Floats, encoder: Encoder, labelled: pd.DataFrame | None) -> Guess | None:
