@@ -39,9 +39,11 @@ class Pool(NamedTuple):
         """
         found = [one for one in self.examples if one.digest not in known]
         count, noun = len(self.digests) + len(self.refused), self.kind.noun
+        copies = len(self.digests) - len(self.examples)
         print(
             f"{name}: {len(found)} of {count} {self.kind.nouns} have no label yet;"
             f" {len(self.examples) - len(found)} have one, {len(self.refused)} are not accepted"
+            + (f", {copies} are copies of others" if copies else "")
         )
         if not self.examples and self.refused:
             first = f"{spelt(self.refused[0].path)} is not accepted: {self.refused[0].reason}"

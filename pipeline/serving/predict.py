@@ -109,6 +109,9 @@ def run(
     columns = ["path", *columns_of(classifier), "error", *["heat_map"] * bool(heat_maps)]
     columns += ["neighbours"] * (neighbours > 0)
     tables = [csv, jsonl, parquet]
+    written = [file.resolve() for file in tables if file]
+    if twice := {file for file in written if written.count(file) > 1}:
+        raise ParamsError(f"two tables would be written to {twice.pop()}: name different files")
     failed, doubted, first = 0, 0, ""
     with ExitStack() as stack:
         writers = [

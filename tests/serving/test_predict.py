@@ -42,6 +42,11 @@ def test_evaluate_and_predict_say_the_same_of_the_test_pictures(project, tmp_pat
     assert said["error"].isna().all()
 
 
+def test_two_tables_in_one_file_are_refused(project, tmp_path):
+    with pytest.raises(ParamsError, match="two tables would be written to"):
+        predict.run(Path("bundle"), ["data/raw"], csv=tmp_path / "a", jsonl=tmp_path / "a")
+
+
 def test_a_subfolder_that_cannot_be_read_is_a_file_of_the_folder(tmp_path, monkeypatch):
     for name in ("closed", "open"):
         (tmp_path / name).mkdir()
