@@ -11,8 +11,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from pipeline.core import lock
-from pipeline.core.errors import DataError, RunError
-from pipeline.core.paths import CORRECTIONS, LOCK, MAP, PARAMS, WEIGHTS
+from pipeline.core.errors import DataError, ParamsError, RunError
+from pipeline.core.paths import CORRECTIONS, LOCK, MANIFEST, MAP, PARAMS, WEIGHTS
 from pipeline.core.plugins import FOLDER
 from pipeline.core.starter import stamps
 
@@ -53,6 +53,11 @@ def check_project(root: Path, to_run: bool = False, pulls: bool = False) -> None
         return
     lock.check(root)
     reads, outs, path = _checked(root, graph)
+    if Path(path) in MANIFEST.parents:
+        raise ParamsError(
+            f"ingest.path in {PARAMS} is {path}, in which {MANIFEST} is written: put your"
+            " examples into a folder of their own, such as data/raw"
+        )
     if to_run:
         _stop_without_examples(root, Path(path), outs, pulls)
         _mend_rwlock(root)

@@ -43,13 +43,26 @@ def test_a_check_that_passed_is_made_again_if_anything_that_it_reads_changed(
         check_project(tmp_path)
 
 
-def test_what_a_killed_dvc_left_of_its_notes_is_deleted(tmp_path: Path) -> None:
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     for name in (".dvc/tmp", "plugins", "corrections", "map", "data/weights", "data/raw"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "data/raw/surfaces.csv").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", [".", "data"])
+def test_examples_are_not_where_their_table_is_written(project: Path, path: str) -> None:
+    file = project / "params.yaml"
+    file.write_text(file.read_text().replace("path: data/raw/surfaces.csv", f"path: {path}"))
+    with pytest.raises(ParamsError, match=f"ingest.path in params.yaml is {path}, in which"):
+        check_project(project)
+
+
+def test_what_a_killed_dvc_left_of_its_notes_is_deleted(project: Path) -> None:
     for whole in (True, False):
-        (tmp_path / RWLOCK).write_text("{}" if whole else "")
-        check_project(tmp_path, to_run=True)
-        assert (tmp_path / RWLOCK).exists() == whole
+        (project / RWLOCK).write_text("{}" if whole else "")
+        check_project(project, to_run=True)
+        assert (project / RWLOCK).exists() == whole
