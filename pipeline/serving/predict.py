@@ -99,11 +99,12 @@ def run(
     explains = bool(heat_maps or neighbours)
     classifier = Classifier(bundle, explains)
     paths: list[Path | Typed] = []
-    for one in files(asked, classifier.kind.texts):
+    named = list(asked)
+    for one in files(named, classifier.kind.texts):
         if isinstance(one, Typed):
             paths.append(one)
         else:
-            paths += examples_in(one, classifier.kind, in_folder=str(one) not in asked)
+            paths += examples_in(one, classifier.kind, in_folder=str(one) not in named)
     if heat_maps and not classifier.explains:
         raise ParamsError(f"--heat-maps: {no_explanation(classifier)}")
     columns = ["path", *columns_of(classifier), "error", *["heat_map"] * bool(heat_maps)]

@@ -83,7 +83,9 @@ def test_a_database_that_a_server_for_one_run_could_not_open_is_a_line(url: str,
 
     with (
         temporary_database_config(None),
-        temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: url}, {PREFECT_API_URL}),
+        temporary_settings(
+            {PREFECT_API_DATABASE_CONNECTION_URL: url}, restore_defaults={PREFECT_API_URL}
+        ),
         pytest.raises(RunError) as error,
     ):
         server.stop_without_database()
