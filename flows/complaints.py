@@ -9,7 +9,8 @@ from typing import IO
 DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
 # The ends of tracebacks whose text is not secret. Any other could contain part of the address.
 KNOWN = re.compile(
-    r"(asyncpg\.exceptions\.|ConnectionRefusedError|OSError|TimeoutError|socket\.gaierror"
+    r"(asyncpg\.exceptions\.|ConnectionRefusedError|OSError: Multiple exceptions"
+    r"|TimeoutError|socket\.gaierror"
     r"|sqlalchemy\.exc\.OperationalError: \(sqlite3\.)"
 )
 PATIENCE_SECONDS = 10.0  # to wait for the last lines of a process that has ended

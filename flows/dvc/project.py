@@ -85,15 +85,14 @@ def _stop_without_examples(root: Path, path: Path, outs: list[str], pulls: bool)
     above = [path, *path.parents[:-1]]
     if (root / path).exists() or made.intersection(above):
         return
-    for note in (f"{one}.dvc" for one in above):
-        with contextlib.suppress(OSError):
-            is_import = "deps:" in (root / note).read_text(encoding="utf-8")
-            if pulls or is_import:
-                return
-            raise DataError(
-                f"{path} is missing, which {note} names: run `dvc checkout {note}`, or `dvc pull"
-                f" {note}` if this machine never had it"
-            )
+    for note in [f"{one}.dvc" for one in above if (root / f"{one}.dvc").exists()]:
+        is_import = "deps:" in (root / note).read_text(encoding="utf-8")
+        if pulls or is_import:
+            return
+        raise DataError(
+            f"{path} is missing, which {note} names: run `dvc checkout {note}`, or `dvc pull {note}`"
+            " if this machine never had it"
+        )
     beside = root / path.parent
     names = {one.name.removesuffix(".dvc") for one in beside.glob("[!.]*")}
     has = f" ({path.parent} has {', '.join(sorted(names)[:9])})" if names else ""

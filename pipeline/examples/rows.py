@@ -125,6 +125,8 @@ def examples(file: Path, wanted: str = "") -> list[Path]:
     if isinstance(opened, str):
         raise DataError(opened)
     table, places = opened
+    if wanted == VECTOR and file.suffix == ".csv" and not table.column:
+        raise DataError(f"{file} has no {MATRIX} beside it, the matrix of its vectors")
     if wanted and not table.column:
         has = ", ".join(table.columns)[:80] or "none"
         raise DataError(f"{file} has no column {wanted}; it has {has}: rename yours")

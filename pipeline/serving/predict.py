@@ -99,12 +99,13 @@ def run(
     explains = bool(heat_maps or neighbours)
     classifier = Classifier(bundle, explains)
     paths: list[Path | Typed] = []
-    named = list(asked)
-    for one in files(named, classifier.kind.texts):
+    asked = list(asked)
+    folders = {Path(text) for text in asked if os.path.isdir(text)}  # noqa: PTH112
+    for one in files(asked, classifier.kind.texts):
         if isinstance(one, Typed):
             paths.append(one)
         else:
-            paths += examples_in(one, classifier.kind, in_folder=str(one) not in named)
+            paths += examples_in(one, classifier.kind, not folders.isdisjoint(one.parents))
     if heat_maps and not classifier.explains:
         raise ParamsError(f"--heat-maps: {no_explanation(classifier)}")
     columns = ["path", *columns_of(classifier), "error", *["heat_map"] * bool(heat_maps)]

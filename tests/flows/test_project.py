@@ -11,38 +11,6 @@ from pipeline.core.errors import ParamsError
 from tests.conftest import ROOT
 
 
-def test_a_check_that_passed_is_made_again_if_anything_that_it_reads_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = []
-    check_file = params.check_file
-    monkeypatch.setattr(params, "check_file", lambda *a: made.append(1) or check_file(*a))
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in (".dvc", "plugins", "corrections", "map", "data/weights"):
-        (tmp_path / name).mkdir(parents=True)
-    check_project(tmp_path)
-    check_project(tmp_path)
-    assert len(made) == 1
-    settings = (tmp_path / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(settings.replace("seed: 0", "sead: 0", 1))
-    for _ in range(2):  # a check that failed is not remembered
-        with pytest.raises(ParamsError, match="sead"):
-            check_project(tmp_path)
-    (tmp_path / "params.yaml").write_text(settings)
-    check_project(tmp_path)
-    assert len(made) == 3
-    (tmp_path / "plugins" / "kind.py").touch()
-    check_project(tmp_path)
-    assert len(made) == 4
-    (tmp_path / CHECKED).write_text("{")
-    check_project(tmp_path)
-    assert len(made) == 5
-    (tmp_path / "data/weights").rmdir()
-    with pytest.raises(ParamsError, match="weights"):
-        check_project(tmp_path)
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     for name in ("dvc.yaml", "params.yaml"):
@@ -51,6 +19,34 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "data/raw/surfaces.csv").touch()
     return tmp_path
+
+
+def test_a_check_that_passed_is_made_again_if_anything_that_it_reads_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    check_file = params.check_file
+    monkeypatch.setattr(params, "check_file", lambda *a: made.append(1) or check_file(*a))
+    check_project(project)
+    check_project(project)
+    assert len(made) == 1
+    settings = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(settings.replace("seed: 0", "sead: 0", 1))
+    for _ in range(2):  # a check that failed is not remembered
+        with pytest.raises(ParamsError, match="sead"):
+            check_project(project)
+    (project / "params.yaml").write_text(settings)
+    check_project(project)
+    assert len(made) == 3
+    (project / "plugins" / "kind.py").touch()
+    check_project(project)
+    assert len(made) == 4
+    (project / CHECKED).write_text("{")
+    check_project(project)
+    assert len(made) == 5
+    (project / "data/weights").rmdir()
+    with pytest.raises(ParamsError, match="weights"):
+        check_project(project)
 
 
 @pytest.mark.parametrize("path", [".", "data"])

@@ -171,6 +171,10 @@ def test_a_bundle_answers_by_every_door_and_says_why(texts):
     Path("one.txt").write_text(asked)
     write(notes(5), Path("some.csv"))
     answers.run(Path("bundle"), ["one.txt", "some.csv"], csv=Path("out.csv"), heat_maps=Path("why"))
+    Path("other.csv").write_text("Text,label\none,x\n")
+    for name in ("other.csv", "./other.csv", "oth*.csv"):
+        with pytest.raises(DataError, match="has no column text; it has Text, label"):
+            answers.run(Path("bundle"), [name])
     table = pd.read_csv("out.csv")
     assert len(table) == 6
     assert table["class"][0] == "sport"
