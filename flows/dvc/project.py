@@ -90,8 +90,8 @@ def _stop_without_examples(root: Path, path: Path, outs: list[str], pulls: bool)
         if pulls or is_import:
             return
         raise DataError(
-            f"{path} is missing, which {note} names: run `dvc checkout {note}`, or `dvc pull {note}`"
-            " if this machine never had it"
+            f"{path} is missing, which {note} names: run `dvc checkout {note}`, or `dvc pull"
+            f" {note}` if this machine never had it"
         )
     beside = root / path.parent
     names = {one.name.removesuffix(".dvc") for one in beside.glob("[!.]*")}
