@@ -6,6 +6,7 @@ such a run is reported to Prefect's server over its REST API, as the flow would 
 
 import http.client
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from .dvc.claim import Claim
 from .dvc.pool import ask_warm
 
 NOTHING = "nothing to do"
+BUSY = http.HTTPStatus.SERVICE_UNAVAILABLE  # as Prefect answers while SQLite is locked
+SECONDS_UNTIL_ASKED_AGAIN = (0.1, 0.4, 1.6)
 NOT_RECORDED = "not recorded, because no Prefect server is up; `headstart dashboard` starts one"
 
 
@@ -90,10 +93,15 @@ class _Server:
         self._headers = {"Content-Type": "application/json", **who}
 
     def post(self, path: str, **body: Any) -> dict[str, Any]:
+        """Send `body`, a few times if the server is busy, and return the answer."""
         content = json.dumps(body)
-        self._connection.request("POST", f"{self._path}/{path}", content, self._headers)
-        reply = self._connection.getresponse()
-        text = reply.read()
+        for pause in (*SECONDS_UNTIL_ASKED_AGAIN, None):
+            self._connection.request("POST", f"{self._path}/{path}", content, self._headers)
+            reply = self._connection.getresponse()
+            text = reply.read()
+            if reply.status != BUSY or pause is None:
+                break
+            time.sleep(pause)
         if reply.status >= 300:
             raise OSError(f"{path}: {reply.status} {text[:200]!r}")
         answer: dict[str, Any] = json.loads(text)

@@ -85,6 +85,46 @@ def test_a_run_with_nothing_to_do_is_recorded_with_the_password_if_there_is_a_se
     pool._warm.pop(toy.root).stop()
 
 
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    class IsBusyAtFirst(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            heard.append(self.path)
+            answer = httpx.Response(503, content=b"busy")
+            if heard.count(self.path) > least:
+                url = toy.api + self.path.removeprefix("/api")
+                json_ = {"Content-Type": "application/json"}
+                answer = httpx.post(url, content=body, auth=toy.auth, headers=json_)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+    toy.stages(a={})
+    toy.run("dvc", "repro")
+    said: list[str] = []
+    pool.warm_up(toy.root)
+    monkeypatch.setattr(uptodate, "SECONDS_UNTIL_ASKED_AGAIN", (0.01, 0.01))
+    with ThreadingHTTPServer(("127.0.0.1", 0), IsBusyAtFirst) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        api = f"http://127.0.0.1:{server.server_port}/api"
+        least = 2
+        assert uptodate.answered(toy.root, api, [], said.append, lambda: None)
+        assert heard[:4] == [*["/api/flows/"] * 3, "/api/flow_runs/"]
+        heard.clear()
+        least = 3
+        assert not uptodate.answered(toy.root, api, [], said.append, lambda: None)
+        assert heard == ["/api/flows/"] * 3
+        server.shutdown()
+    pool._warm.pop(toy.root).stop()
+
+
 def test_a_password_goes_to_no_other_server() -> None:
     heard: list[str] = []
 
