@@ -110,7 +110,7 @@ def _on_export(backbone: Backbone, settings: ExtractParams, kind: Kind, runs_it:
             if again:
                 raise
             print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
-            file.unlink()
+            file.unlink(missing_ok=True)  # another process may do the same
             again = True
     if runs_it == "onnxruntime":
         return engine
