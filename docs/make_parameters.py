@@ -11,15 +11,15 @@ from pipeline.core.params import Params
 
 HEAD = """# Parameters
 
-All parameters are in `params.yaml`. If there is a mistake in the file, a command ends with an error
-message before any work. A parameter that the file leaves out has its default. A default never
-changes, so that older projects keep their results. If the `params.yaml` of the repository has
-another value, the table says so; a new project of pictures has that value too. Some parameters must
-be in the file, because `dvc.yaml` names them: `headstart check`, which `headstart repro` runs
-first, prints the lines to add.
+All parameters are in `params.yaml`. If the file has a mistake, a command ends with an error message
+before it does any work. A parameter that is not in the file has its default value. Defaults never
+change, so older projects keep their results. If the `params.yaml` of the repository has another
+value, the table says so; a new project of pictures has that value too. Some parameters must be in
+the file because `dvc.yaml` names them. `headstart repro` first runs `headstart check`, which prints
+the lines to add.
 
-`make docs` writes this page from the schema in `pipeline/core/params/` and from the schema of
-`augment` of each kind of example in `pipeline/kinds/`."""
+`make docs` writes this page from the schema in `pipeline/core/params/` and the `augment` schema of
+each kind in `pipeline/kinds/`."""
 SHIPPED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8"))
 
 

@@ -21,7 +21,9 @@ from .dvc.project import check_project, working_copy
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the parameters of the flow."""
-    parser.add_argument("targets", nargs="*", metavar="STAGE", help="default: all of dvc.yaml")
+    parser.add_argument(
+        "targets", nargs="*", metavar="STAGE", help="stages to run (default: all of dvc.yaml)"
+    )
     parser.add_argument(
         "--force", action="store_true", help="run the stages even if nothing changed"
     )
@@ -31,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_override,
         dest="overrides",
         metavar="KEY=VALUE",
-        help="another value for params.yaml; the run becomes a DVC experiment",
+        help="use another value than params.yaml has; the run becomes a DVC experiment",
     )
     parser.add_argument("--name", help="name of the experiment")
-    parser.add_argument("--update", action="store_true", help="bring imported data up to date")
-    parser.add_argument("--pull", action="store_true", help="fetch from the DVC remote first")
-    parser.add_argument("--push", action="store_true", help="send to the DVC remote afterwards")
+    parser.add_argument("--update", action="store_true", help="update imported data first")
+    parser.add_argument("--pull", action="store_true", help="pull from the DVC remote first")
+    parser.add_argument("--push", action="store_true", help="push to the DVC remote afterwards")
     parser.add_argument("--remote", metavar="NAME", help="the DVC remote, if not the default one")
     parser.add_argument(
         "--gate",

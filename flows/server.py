@@ -313,8 +313,12 @@ def where_to_look(report: Path | None, page: str | None) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the commands that start a server."""
-    parser.add_argument("--host", default=HOST, help=f"default: {HOST}, this machine only")
-    parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
+    parser.add_argument(
+        "--host", default=HOST, help=f"address to listen on (default: {HOST}, this machine only)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=PORT, help=f"port to listen on (default: {PORT})"
+    )
     parser.add_argument(
         "--name",
         action="append",

@@ -130,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=DATA,
         metavar="PATH",
-        help=f"default: {DATA[0]} {DATA[1]}",
+        help=f"paths to watch for changes (default: {DATA[0]} {DATA[1]})",
     )
     parser.add_argument(
         "--look-every",

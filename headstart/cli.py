@@ -71,11 +71,11 @@ HELP = {
     "init": "Make a project for your examples, without a copy of Headstart's code.",
     "flow": "Run what changed as a Prefect flow.",
     "schedule": "Run the deployments of prefect.yaml on schedule, and when the data changes.",
-    "dashboard": "Open Prefect's dashboard; start a server if none is up.",
+    "dashboard": "Open Prefect's dashboard; start a server if none is running.",
     "next": "Propose which unlabelled examples to label next.",
-    "label": "Label, on a page, the examples that teach most, with one key per label.",
-    "map": "Compute a neighbour layout for the report's map, as a file to commit.",
-    "review": "Serve the report on this machine, and write what you correct in it.",
+    "label": "Label the most informative examples on a page, with one key per label.",
+    "map": "Compute a neighbour layout for the report's map, and write it to a file to commit.",
+    "review": "Serve the report on this machine, and write the corrections that you make in it.",
     "upgrade": "Upgrade the project to the installed version, and show what will run again.",
     "predict": "Predict the classes, labels or targets of examples with a trained bundle.",
 }
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("stage", choices=stage.names(), metavar="STAGE", help="Name of the stage.")
     subcommands.add_parser(
         "repro",
-        help="Check params.yaml, then run what changed: dvc repro, with its options.",
+        help="Check params.yaml, then run what changed; takes the options of dvc repro.",
         parents=either,
     )
     for name, words in HELP.items():
@@ -135,24 +135,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     serving.add_argument("--port", type=int, help="Port to listen on (default: 8000).")
     serving.add_argument(
-        "--megabytes", type=float, help="Largest request in megabytes (default: 20)."
+        "--megabytes", type=float, help="Maximum size of a request in megabytes (default: 20)."
     )
     serving.add_argument(
         "--waiting",
         type=int,
-        help="Largest number of requests in the queue (default: 128).",
+        help="Maximum number of requests in the queue (default: 128).",
     )
     serving.add_argument(
         "--seconds",
         type=float,
-        help="Seconds from a request's arrival to its answer (default: 30).",
+        help="Maximum seconds from a request's arrival to its answer (default: 30).",
     )
     serving.add_argument(
         "--name",
         dest="names",
         action="append",
         metavar="HOST",
-        help="A name that the server answers to, such as that of a proxy; can be repeated.",
+        help="A name that the server answers to, such as a proxy's; repeat it for each.",
     )
     serving.add_argument(
         "--token-file",
@@ -184,7 +184,8 @@ def _parser() -> argparse.ArgumentParser:
         "--budget",
         type=float,
         metavar="MS",
-        help="Maximum milliseconds per prediction; the lowest loss within it wins (default: none).",
+        help="Maximum milliseconds per prediction; among the backbones within it, the one with the"
+        " lowest loss wins (default: none).",
     )
     chooser.add_argument(
         "--yes", action="store_true", help="Install missing weights without asking."
@@ -207,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         "address",
         nargs="?",
         metavar="s3://BUCKET/PREFIX",
-        help="Address to list (default: the last one).",
+        help="Address to list (default: the one that was listed last).",
     )
     _add_federated(subcommands, either)
     subcommands.add_parser("check", help="Check params.yaml before a run.", parents=either)
@@ -230,11 +231,11 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         parents=either,
     )
     siting.add_argument("name", metavar="NAME", help="Name of this site, such as clinic_a.")
-    siting.add_argument("--least", type=int, help="Minimum examples per class (default: 5).")
-    siting.add_argument("--epsilon", type=float, help="Privacy budget ε (default: no noise).")
     siting.add_argument(
-        "--delta", type=float, help="δ of the differential privacy (default: 0.00001)."
+        "--least", type=int, help="Minimum number of examples per class (default: 5)."
     )
+    siting.add_argument("--epsilon", type=float, help="Privacy budget ε (default: no noise).")
+    siting.add_argument("--delta", type=float, help="δ of differential privacy (default: 0.00001).")
     siting.add_argument("--clip", type=float, help="Maximum length of a feature vector.")
     joining = subcommands.add_parser(
         "federate",
@@ -256,7 +257,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         nargs="+",
         type=float,
         metavar="L2",
-        help="L2 penalty; if several, the best is chosen (default: train.weight_decay).",
+        help="L2 penalty, or several to choose the best from (default: train.weight_decay).",
     )
 
     comparing = subcommands.add_parser(

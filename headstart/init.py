@@ -124,10 +124,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="PATH",
-        help="Your examples, a folder or a table: copied to data/raw, and tracked by DVC.",
+        help="Your examples, a folder or a table; copied to data/raw and tracked by DVC.",
     )
     parser.add_argument(
-        "--here", action="store_true", help="Add the project to a folder that has files."
+        "--here", action="store_true", help="Add the project to a folder that already has files."
     )
     parser.add_argument(
         "--yes", action="store_true", help="Install what the kind needs, without asking."

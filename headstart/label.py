@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes",
         default="",
         metavar="NAMES",
-        help="Classes, with commas between them; you can add more on the page.",
+        help="Classes, separated by commas; you can add more on the page.",
     )
     parser.add_argument(
         "--kind",
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from-label-studio",
         type=Path,
         metavar="EXPORT",
-        help="Take the labels in this export of Label Studio (format JSON) instead of serving.",
+        help="Read the labels from this Label Studio export (JSON) instead of serving a page.",
     )
     parser.add_argument("--port", type=int, default=PORT, help=f"Port (default: {PORT}).")
 

@@ -35,7 +35,9 @@ BATCH = 50
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run` to a parser."""
     parser.add_argument("pool", type=Path, metavar="POOL", help="Folder or table of examples.")
-    parser.add_argument("--n", type=int, default=BATCH, help=f"How many (default: {BATCH}).")
+    parser.add_argument(
+        "--n", type=int, default=BATCH, help=f"Number to propose (default: {BATCH})."
+    )
     parser.add_argument(
         "--into", type=Path, default=None, help="Table to write (default: next.csv)."
     )
@@ -43,13 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-studio",
         type=Path,
         metavar="FOLDER",
-        help="Write tasks for Label Studio and its configuration to this folder instead.",
+        help="Write tasks and a configuration for Label Studio to this folder instead.",
     )
     parser.add_argument(
         "--classes",
         default="",
         metavar="NAMES",
-        help="Further classes for Label Studio, with commas between them.",
+        help="More classes for Label Studio, separated by commas.",
     )
 
 

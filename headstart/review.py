@@ -30,7 +30,8 @@ GIVEN = ("digest", "field", "old", "new", "why")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run` to a parser."""
     parser.add_argument(
-        "--name", help="Your file in corrections/, without .csv (default: git's user.name)."
+        "--name",
+        help="Name of your file in corrections/, without .csv (default: git's user.name).",
     )
     parser.add_argument("--port", type=int, default=PORT, help=f"Port (default: {PORT}).")
 

@@ -130,7 +130,7 @@ class IngestParams(Section):
     """The source of the examples, the task and the split."""
 
     kind: str = setting(
-        "image", "kind of example: image, text, audio, vector, or plugin for plugins/kind.py"
+        "image", "kind of example: image, text, audio, vector, or plugin (in plugins/kind.py)"
     )
     source: Source = setting(
         "surfaces",
@@ -139,7 +139,7 @@ class IngestParams(Section):
     )
     path: Annotated[str, Field(min_length=1)] = setting(
         "data/raw/surfaces.csv",
-        "folder or table to read; for s3 the folder of the listing, for torchvision"
+        "folder or table to read; for s3: the folder with the listing; for torchvision:"
         " data/raw/torchvision",
     )
     task: TaskName = setting(
@@ -149,8 +149,8 @@ class IngestParams(Section):
     )
     targets: Targets | None = setting(
         None,
-        "columns of the table to learn: for multilabel one column per label (1, 0, or empty"
-        " if unknown), for regression one column per target; null: the column label",
+        "columns of the table to predict; multilabel: one column per label (1, 0, or empty"
+        " if unknown); regression: one column per target; null: the column label",
     )
     label: TargetName = setting("label", "column of the table that has the labels")
     encoding: Encoding = setting(
@@ -165,14 +165,14 @@ class IngestParams(Section):
     seed: Seed = setting(0, "random seed of the split")
     val_of_each_class: bool = setting(
         False,
-        "classification: lend a class that has no validation example one of its training examples,"
-        " until it has its own (docs/pictures.md)",
+        "classification: if a class has no validation example, use one of its training examples"
+        " for validation (docs/pictures.md)",
     )
     max_refused: Share = setting(0.1, "stop if more than this fraction of the files is refused")
     classes_without_training: Literal["refuse", "leave_out"] = setting(
         "refuse",
-        "classes without a training example, and labels that no or every training example"
-        " has: refuse ends the run, leave_out continues without them",
+        "if a class has no training example, or if all or none of the training examples have a"
+        " label: refuse (end the run) or leave_out (continue without that class or label)",
     )
 
     @model_validator(mode="before")
@@ -248,8 +248,8 @@ class ExtractParams(Section):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = setting(32, "views per batch")
     features: Literal["vectors", "keys"] = setting(
         "vectors",
-        "content of data/features: vectors, or keys and checksums of vectors in the feature"
-        " store (docs/store.md)",
+        "content of data/features: vectors, or keys (only keys and checksums; the vectors are"
+        " in the feature store, docs/store.md)",
     )
 
     @model_validator(mode="after")
@@ -327,8 +327,8 @@ class TrainParams(Section):
         BeforeValidator(_penalties),
     ] = setting(
         0.003,
-        "strength of the L2 penalty; not used by lda and nearest_mean. For lbfgs and ridge also"
-        " auto: cross-validation chooses it (docs/learning.md)",
+        "strength of the L2 penalty; not used by lda and nearest_mean; auto, only for lbfgs and"
+        " ridge: cross-validation chooses it (docs/learning.md)",
     )
     width: Width | Annotated[list[Width], Field(min_length=1)] = setting(
         0, "units of the hidden ReLU layer; 0: a linear head"
@@ -343,32 +343,35 @@ class TrainParams(Section):
         0, "random seed of the initial weights, the order of the examples and dropout"
     )
     power: Annotated[float, Field(gt=0, le=1)] = setting(
-        0.5, "exponent of the features, sign kept; 1.0: unchanged"
+        0.5, "power that each feature is raised to, with its sign kept; 1.0: unchanged"
     )
     layers: Literal["last", "all", "auto"] = setting(
         "last",
-        "features of the head: last (the last layer), all (inner blocks too; they need"
-        " extract.blocks all), or auto: cross-validation chooses, among the listed heads too"
-        " (docs/learning.md)",
+        "features that the head uses: last (the last layer), all (inner blocks too; needs"
+        " extract.blocks: all), or auto (cross-validation chooses the layers, and one of the"
+        " listed heads; docs/learning.md)",
     )
     refit: bool = setting(
         True, "train the chosen head again on train and validation examples together"
     )
     epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
-        50, "epochs of heads that are trained by gradient descent"
+        50, "number of epochs, for heads that are trained by gradient descent"
     )
-    batch_size: Annotated[int, Field(ge=1)] = setting(256, "examples per batch, for these heads")
+    batch_size: Annotated[int, Field(ge=1)] = setting(
+        256, "examples per batch, for heads that are trained by gradient descent"
+    )
     patience: Annotated[int, Field(ge=0)] = setting(
         10,
-        "early stopping: training stops after so many epochs without a lower validation"
-        " loss; 0: no early stopping",
+        "early stopping: stop after this many epochs without a lower validation loss;"
+        " 0: no early stopping",
     )
     class_weights: Literal["none", "balanced"] = setting(
         "none", "none, or balanced (the same total weight for each class, against class imbalance)"
     )
     row_weights: Literal["none", "example"] = setting(
         "none",
-        "none: every view weighs the same; example: the views of an example weigh as much as one",
+        "none: every view has the same weight; example: every example has the same weight,"
+        " however many views it has",
     )
     loss: Literal["squared", "huber"] = setting(
         "squared", "loss of regression: squared, or huber, which is robust to outliers"
@@ -463,7 +466,7 @@ class EvaluateParams(Section):
     )
     seed: Seed = setting(0, "random seed of the resampling")
     repeats: Repeats = setting(
-        0, "number of other splits on which the chosen head is trained and measured; 0: none"
+        0, "number of other splits on which to train and test the chosen head again; 0: none"
     )
 
 
@@ -471,16 +474,16 @@ class ChecksParams(Section):
     """Thresholds of the data checks: near-duplicates, label issues, small classes, drift."""
 
     duplicate_cosine: Annotated[float, Field(ge=0, le=1)] = setting(
-        0.5, "two examples are compared if the cosine of their features is at least this"
+        0.5, "compare two examples if the cosine of their features is at least this"
     )
     label_issue_margin: Annotated[float, Field(ge=0, le=1)] = setting(
-        0.5, "a label is reported if another one is more probable by at least this"
+        0.5, "report a label only if another one is more probable by at least this"
     )
     least_examples: Annotated[int, Field(ge=0)] = setting(
-        10, "a class with fewer training examples is reported"
+        10, "report a class that has fewer training examples than this"
     )
     drift_level: Annotated[float, Field(ge=0.001, lt=1)] = setting(  # the permutations tell no less
-        0.01, "significance level of the drift tests of all given splits together, at least 0.001"
+        0.01, "significance level for the drift tests of all given splits together; at least 0.001"
     )
     seed: Seed = setting(0, "random seed of the folds and permutations")
 
@@ -489,22 +492,22 @@ TrainingExamples = Literal["features_and_paths", "features", "none"]
 
 
 class BundleParams(Section):
-    """What a bundle reveals of the training examples."""
+    """What a bundle reveals about the training examples."""
 
     training_examples: TrainingExamples = setting(
         "features_and_paths",
-        "what the bundle contains of the training examples: features_and_paths, features (and"
-        " labels), or none (docs/privacy.md)",
+        "what the bundle contains about each training example: features_and_paths (and labels),"
+        " features (and labels), or none (docs/privacy.md)",
     )
 
 
 class ReportParams(Section):
-    """What the report reveals of the examples."""
+    """What the report reveals about the examples."""
 
     examples: Literal["shown", "hidden"] = setting(
         "shown",
         "shown: the page has pictures (or texts, sounds) and paths of examples; hidden:"
-        " only metrics, charts, and the first digits of an example's digest (docs/privacy.md)",
+        " only metrics, charts, and the first digits of each example's digest (docs/privacy.md)",
     )
 
 
@@ -550,7 +553,7 @@ class FinetuneParams(Section):
     run: Run = setting([], RUN)
     method: Literal["blocks", "lora"] = setting(
         "blocks",
-        "what is trained with the head: the last blocks, or adapters in all layers (lora,"
+        "what to train with the head: blocks (the last blocks) or lora (adapters in all layers,"
         " only for texts; docs/text.md)",
     )
     blocks: Annotated[int, Field(ge=1)] = setting(
@@ -558,12 +561,12 @@ class FinetuneParams(Section):
     )
     lora_rank: Annotated[int, Field(ge=1, le=384)] = setting(8, "rank of the adapters of lora")
     epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
-        10, "number of epochs; each uses every training example once, newly augmented"
+        10, "number of epochs; each uses every training example once, with new augmentation"
     )
     batch_size: Annotated[int, Field(ge=1)] = setting(32, "examples per batch")
     learning_rate: Positive = setting(0.00003, "learning rate of the head")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = setting(
-        0.7, "learning rate of a block, relative to the block above it"
+        0.7, "factor by which the learning rate falls from each block to the one below it"
     )
     weight_decay: NotNegative = setting(0.01, "weight decay of AdamW")
     batch_norm: Literal["kept", "updated"] = setting(

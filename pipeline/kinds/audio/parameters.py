@@ -16,9 +16,9 @@ class Augment(Augmentation):
     gain: Annotated[float, Field(ge=0, le=40)] = setting(
         6, "gain in decibels, drawn from -gain to +gain"
     )
-    noise: Share = setting(0.5, "probability of white noise")
+    noise: Share = setting(0.5, "probability that white noise is added")
     snr: Annotated[float, Field(ge=0, le=60)] = setting(
-        20, "signal-to-noise ratio in decibels, drawn from snr to snr + 20"
+        20, "signal-to-noise ratio of this noise in decibels, drawn from snr to snr + 20"
     )
     speed: Annotated[float, Field(ge=0, le=0.5)] = setting(
         0.05, "speed factor, drawn from 1 - speed to 1 + speed; it changes the pitch too"

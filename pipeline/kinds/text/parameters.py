@@ -17,8 +17,8 @@ def _none(views: int) -> int:
 
 
 class Augment(Augmentation):
-    """Texts are not augmented, because any change of a text may change its meaning."""
+    """Texts are not augmented, because any change to a text may change its meaning."""
 
     views: Annotated[int, Field(ge=0), AfterValidator(_none)] = setting(
-        0, "always 0: a change of words may change the meaning"
+        0, "always 0: changing words may change the meaning"
     )
