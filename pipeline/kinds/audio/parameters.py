@@ -8,7 +8,7 @@ from ...core.params import Augmentation, Share, setting
 
 
 class Augment(Augmentation):
-    """Ranges of the random shift, gain, noise and speed of each training view."""
+    """How many views each training sound gets, and how they are shifted and changed."""
 
     shift: Annotated[float, Field(ge=0, le=10)] = setting(
         0.2, "maximum seconds of silence before or after the sound"

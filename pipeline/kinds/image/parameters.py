@@ -43,7 +43,7 @@ class Ingest(IngestParams):
 
 
 class Augment(Augmentation):
-    """Ranges of the random rotation, scale and flips of each training view."""
+    """How many views each training picture gets, and how they are rotated, scaled and flipped."""
 
     ingest: ClassVar[type[IngestParams]] = Ingest
 
