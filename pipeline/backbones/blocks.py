@@ -64,8 +64,9 @@ def mean(output: Tensor) -> Tensor:
 def inner(module: nn.Module, network: nn.Module, side: int) -> tuple[Layer, ...]:
     """Return the inner blocks of a network, from input to output: at most five, perhaps none.
 
-    The function runs the network on a random picture, so it works with any library's networks. A
-    block whose mean is the network's features is left out.
+    The function runs the network on a random picture to see the shapes of its blocks' outputs, so
+    it needs no interface of the network's library. Only blocks in sequential containers are found.
+    A block whose mean is the network's features is left out.
 
     Args:
         module: maps uint8 pictures [n, side, side, 3] to features.

@@ -99,9 +99,12 @@ def preprocessing_of(backbone: Backbone, given: Any) -> Pixels:
             f"has the preprocessing {given!r:.60}; it should have (resize, crop, interpolation,"
             " mean, std)",
         ) from None
-    for side in (resize, crop):
+    for name, side in (("resize", resize), ("crop", crop)):
         if not isinstance(side, int) or not 1 <= side <= MOST_PIXELS:
-            raise wrong(backbone, f"has a side of {side!r:.40}; use 1 to {MOST_PIXELS} pixels")
+            raise wrong(
+                backbone,
+                f"has {name} {side!r:.40}; it should be a whole number from 1 to {MOST_PIXELS}",
+            )
     if interpolation not in INTERPOLATIONS:
         known = f"{', '.join(INTERPOLATIONS[:-1])} or {INTERPOLATIONS[-1]}"
         raise wrong(backbone, f"has interpolation {interpolation!r:.40}; use {known}")

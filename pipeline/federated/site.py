@@ -53,8 +53,8 @@ def run(
     """
     if not re.fullmatch(submission.NAME, name):
         raise ParamsError(
-            f"{name!r:.60} is not a name for a site: use up to 40 letters, digits, - and _, such"
-            " as clinic_a"
+            f"{name!r:.60} is not a name for a site: use up to 40 of a-z, A-Z, 0-9, - and _, and"
+            " begin with a letter or digit, such as clinic_a"
         )
     noise = _noise(epsilon, delta, clip)
     settings = params.load(kinds.schema)
@@ -133,7 +133,7 @@ def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> No
     if epsilon is None:
         for option, value in (("--clip", clip), ("--delta", delta)):
             if value is not None:
-                raise ParamsError(f"{option} is for noise: give --epsilon as well, or neither")
+                raise ParamsError(f"{option} needs --epsilon: give both or neither")
         return None
     delta = DELTA if delta is None else delta
     if clip is None:

@@ -105,7 +105,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen penalty and candidate; `path` has all that were tried, strong ones first.
+    """The chosen penalty and candidate.
+
+    `path` has each penalty that was tried: candidate by candidate, the strongest penalty first.
 
     `examples` is the number of examples that took part, and `folds` is the number of folds that
     were predicted; both are 0 if no example could be predicted.

@@ -90,12 +90,12 @@ def whole(
 ) -> onnx.ModelProto:
     """Return the whole graph, from an example to its answer.
 
-    The input is the input of the first graph: for images `picture`, uint8 [height, width, 3], of
-    any size. If backbones are joined, each further backbone has its own input, such as
-    `network_2/picture`, for the same example with the preprocessing of that network. The outputs
-    are `probabilities` [classes], or `numbers` [targets] in regression; `features` [dimension] as
-    the head expects them; and, if the backbone has maps, `maps` [dimension, h, w]. The features are
-    powers of the means of the maps over h and w.
+    The whole graph has the input of the first backbone's preprocessing graph: for images `picture`,
+    uint8 [height, width, 3], of any size. If backbones are joined, each further backbone has its
+    own input, such as `network_2/picture`, for the same example with the preprocessing of that
+    network. The outputs are `probabilities` [classes], or `numbers` [targets] in regression;
+    `features` [dimension] as the head expects them; and, if the backbone has maps, `maps`
+    [dimension, h, w]. The features are powers of the means of the maps over h and w.
 
     Args:
         networks: for each backbone the graph from an example to the backbone's input, from

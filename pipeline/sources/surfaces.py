@@ -105,7 +105,7 @@ def read_recipe(recipe: Path) -> list[Region]:
 
 
 def _rows(recipe: Path) -> list[tuple[str, dict[str, str]]]:
-    """Return each row as text by column, with its file and line; all columns exist."""
+    """Return for each row its file and line, for messages, and its cells by column."""
     try:
         # A spreadsheet may write a byte order mark before the header; utf-8-sig drops it.
         with recipe.open(encoding="utf-8-sig", newline="") as file:

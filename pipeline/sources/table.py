@@ -235,8 +235,8 @@ def slicing(file: Path, rows: list[Row], own: set[str]) -> tuple[str, ...]:
         values = {tidy(row[name] or "") for row in rows}
         if len(values) > MOST_VALUES:
             raise DataError(
-                f"{file}: the column {name} has {len(values):,} values, too many to slice by"
-                f" (at most {MOST_VALUES}); {what_to_do.format(name=name)}"
+                f"{file}: the column {name} has {len(values):,} different values, too many to slice"
+                f" by (at most {MOST_VALUES}); {what_to_do.format(name=name)}"
             )
         if RESERVED.fullmatch(name):
             raise DataError(

@@ -275,8 +275,8 @@ def test_a_project_keeps_its_name(oslo):
     ("asked", "said"),
     [
         ({"name": "../oslo"}, "is not a name for a site"),
-        ({"clip": 1.0}, "give --epsilon as well"),
-        ({"delta": 1e-6}, "--delta is for noise"),
+        ({"clip": 1.0}, "needs --epsilon"),
+        ({"delta": 1e-6}, "--delta needs --epsilon"),
         ({"epsilon": 1.0}, "--epsilon needs --clip"),
         ({"epsilon": -1.0, "clip": 1.0}, "have to be above 0"),
         ({"epsilon": 1.0, "clip": 1.0, "delta": 1.0}, "between 0 and 1"),
