@@ -152,7 +152,7 @@ def old() -> None:
         (lambda: write(told=TOLD | {"size": 3}), "mine.yaml has size, which is not known"),
         (lambda: write(told=TOLD | {"mean": [0.5]}), "needs a mean, and a std above 0, for each"),
         (lambda: write(told=TOLD | {"mean": [0.5, 0.5, float("nan")]}), "that is not finite"),
-        (lambda: write(told=TOLD | {"crop": "x"}), "has crop 'x'; it should be"),
+        (lambda: write(told=TOLD | {"crop": "x"}), "has crop 'x'; it should be a whole number"),
         (lambda: write(told=TOLD | {"fit": "x"}), "mine.yaml has fit 'x'; use squash or border"),
         (lambda: write(told=TOLD | {"interpolation": "box"}), "has interpolation 'box'; use bicu"),
         (

@@ -201,7 +201,10 @@ GOOD = "onnx.parser.parse_model(GRAPH)"
     [
         ("3", "returned 3; it should return (network, preprocessing)"),
         (f"{GOOD}, (20, 16)", "has the preprocessing (20, 16); it should have (resize, crop,"),
-        (f"{GOOD}, (20, 0, 'bicubic', (0,)*3, (1,)*3)", "has crop 0; it should be a whole"),
+        (
+            f"{GOOD}, (20, 0, 'bicubic', (0,)*3, (1,)*3)",
+            "has crop 0; it should be a whole number from 1 to 4096",
+        ),
         (f"{GOOD}, (20, 16, 'box', (0,)*3, (1,)*3)", "has interpolation 'box'; use bicubic"),
         (f"{GOOD}, (20, 16, 'bicubic', (0,)*3, (0,)*3)", "needs a mean, and a std above 0"),
         (f"'none.onnx', {TOLD}", ": FileNotFoundError: "),

@@ -96,11 +96,11 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             heard.append(self.path)
-            answer = httpx.Response(503, content=b"busy")
-            if heard.count(self.path) > least:
+            answer = httpx.Response(503)
+            if heard.count(self.path) > times_busy:
                 url = toy.api + self.path.removeprefix("/api")
-                json_ = {"Content-Type": "application/json"}
-                answer = httpx.post(url, content=body, auth=toy.auth, headers=json_)
+                of_json = {"Content-Type": "application/json"}
+                answer = httpx.post(url, content=body, auth=toy.auth, headers=of_json)
             self.send_response(answer.status_code)
             self.send_header("Content-Length", str(len(answer.content)))
             self.end_headers()
@@ -114,11 +114,11 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(
     with ThreadingHTTPServer(("127.0.0.1", 0), IsBusyAtFirst) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         api = f"http://127.0.0.1:{server.server_port}/api"
-        least = 2
+        times_busy = 2
         assert uptodate.answered(toy.root, api, [], said.append, lambda: None)
         assert heard[:4] == [*["/api/flows/"] * 3, "/api/flow_runs/"]
         heard.clear()
-        least = 3
+        times_busy = 3
         assert not uptodate.answered(toy.root, api, [], said.append, lambda: None)
         assert heard == ["/api/flows/"] * 3
         server.shutdown()

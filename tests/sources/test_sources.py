@@ -246,7 +246,11 @@ def test_a_table_of_all_columns_in_any_order(project: Project) -> None:
 @pytest.mark.parametrize(
     ("column", "values", "words"),
     [
-        ("id", 10_000, "id has 10,000 different values, too many to slice by (at most 100)"),
+        (
+            "id",
+            10_000,
+            "id has 10,000 different values, too many to slice by (at most 100); remove it, or",
+        ),
         ("correct", 2, "correct has a name that reports/predictions.csv uses for something else;"),
         ("p(ant)", 2, "p(ant) has a name that reports/predictions.csv uses for something else;"),
     ],
