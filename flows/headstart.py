@@ -15,7 +15,7 @@ from pipeline.core.errors import HeadstartError, ParamsError, StoppedError
 
 from . import artifacts
 from .dvc.claim import Claim
-from .dvc.experiment import bring_home, copy_of
+from .dvc.experiment import bring_home, check_overrides, copy_of
 from .dvc.pool import Pool
 from .dvc.project import check_project, working_copy
 from .ends import Cancellation, bury, wait_until_recorded
@@ -60,6 +60,7 @@ def headstart(
         try:
             refuse_idle(overrides, name, pull or push, remote)
             check_project(root, to_run=True, pulls=pull)
+            check_overrides(root, overrides or [])
             if gate and overrides:  # a deployment always passes its gate
                 get_run_logger().info(
                     "an experiment does not replace the last result, so the gate is not used"

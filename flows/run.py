@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.core import command
 
 from . import access, server, uptodate
+from .dvc.experiment import check_overrides
 from .dvc.pool import warm_up
 from .dvc.project import check_project, working_copy
 
@@ -91,6 +92,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     root = working_copy()
     # The flow checks this too, but a server for this run alone takes long to start.
     check_project(root, to_run=True, pulls=bool(asked.get("pull")))
+    check_overrides(root, asked["overrides"] or [])
     if api := server.find(root):
         os.environ["PREFECT_API_URL"] = api
     else:

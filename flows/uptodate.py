@@ -4,6 +4,7 @@ A flow takes longer to start than DVC takes to find that nothing changed. To mak
 such a run is reported to Prefect's server over its REST API, as the flow would report it.
 """
 
+import contextlib
 import http.client
 import json
 import time
@@ -94,9 +95,17 @@ class _Server:
 
     def post(self, path: str, **body: Any) -> dict[str, Any]:
         """Send `body`, a few times if the server is busy, and return the answer."""
-        content = json.dumps(body)
+        answer: dict[str, Any] = json.loads(self._ask("POST", path, json.dumps(body)))
+        return answer
+
+    def delete(self, path: str) -> None:
+        """Delete what has this path, also after a request that got no answer."""
+        self._connection.close()
+        self._ask("DELETE", path)
+
+    def _ask(self, method: str, path: str, content: str | None = None) -> bytes:
         for pause in (*SECONDS_UNTIL_ASKED_AGAIN, None):
-            self._connection.request("POST", f"{self._path}/{path}", content, self._headers)
+            self._connection.request(method, f"{self._path}/{path}", content, self._headers)
             reply = self._connection.getresponse()
             text = reply.read()
             if reply.status != BUSY or pause is None:
@@ -104,8 +113,7 @@ class _Server:
             time.sleep(pause)
         if reply.status >= 300:
             raise OSError(f"{path}: {reply.status} {text[:200]!r}")
-        answer: dict[str, Any] = json.loads(text)
-        return answer
+        return text
 
 
 def _record(
@@ -116,13 +124,27 @@ def _record(
     flow = prefect.post("flows/", name="headstart")["id"]
     begun = {"type": "RUNNING", "name": "Running"}
     run = prefect.post("flow_runs/", flow_id=flow, parameters={"targets": targets}, state=begun)
+    try:
+        _fill(prefect, run["id"], root.name, plan, report)
+    except BaseException:
+        # The flow records a run of its own, and this one would be shown as running for ever.
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            prefect.delete(f"flow_runs/{run['id']}")
+        raise
+    return f"{api.removesuffix('/api')}/runs/flow-run/{run['id']}" if api.endswith("/api") else None
+
+
+def _fill(
+    prefect: _Server, run: str, project: str, plan: dict[str, Any], report: Path | None
+) -> None:
+    """Record the stages and the artifacts of the flow run `run`, and that it is completed."""
     ids: dict[str, str] = {}
     steps: dict[str, dict[str, Any]] = {}
     for stage in plan["stages"]:
         name, upstream = stage["name"], stage["upstream"]
         ids[name] = prefect.post(
             "task_runs/",
-            flow_run_id=run["id"],
+            flow_run_id=run,
             name=name,
             task_key=name,
             dynamic_key=name,
@@ -132,10 +154,9 @@ def _record(
             state={"type": "COMPLETED", "name": "Cached", "message": NOTHING},
         )["id"]
         steps[name] = {"upstream": upstream, "outcome": "cached", "message": NOTHING}
-    prefect.post("artifacts/", flow_run_id=run["id"], **artifacts.outcome(root.name, steps, report))
+    prefect.post("artifacts/", flow_run_id=run, **artifacts.outcome(project, steps, report))
     if plan["metrics"]:
-        same = artifacts.metrics(root.name, plan["metrics"], plan["metrics"])
-        prefect.post("artifacts/", flow_run_id=run["id"], **same)
+        same = artifacts.metrics(project, plan["metrics"], plan["metrics"])
+        prefect.post("artifacts/", flow_run_id=run, **same)
     done = {"type": "COMPLETED", "name": "Completed", "message": f"{len(ids)} cached"}
-    prefect.post(f"flow_runs/{run['id']}/set_state", state=done, force=True)
-    return f"{api.removesuffix('/api')}/runs/flow-run/{run['id']}" if api.endswith("/api") else None
+    prefect.post(f"flow_runs/{run}/set_state", state=done, force=True)

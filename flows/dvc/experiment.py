@@ -1,12 +1,48 @@
 """Run with different parameters in a copy of the working copy, saved as a DVC experiment."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
-from pipeline.core.errors import ExperimentError
+import yaml
+
+from pipeline.core.errors import ExperimentError, ParamsError
+from pipeline.core.paths import PARAMS
+
+CHANGES = re.compile(r"([\w.]+)=")  # not +KEY, which adds one, nor what only Hydra understands
+
+
+def check_overrides(root: Path, overrides: list[str]) -> None:
+    """Check the names of the parameters that `overrides` change, before anything is started.
+
+    Raises:
+        ParamsError: `params.yaml` in `root` has no such key.
+    """
+    try:
+        keys = set(_keys(yaml.safe_load((root / PARAMS).read_bytes())))
+    except (OSError, yaml.YAMLError):  # the run will report it
+        return
+    for override in overrides:
+        found = CHANGES.match(override)
+        if not found or found[1] in keys:
+            continue
+        meant = "".join(f"; did you mean {near}?" for near in get_close_matches(found[1], keys, 1))
+        raise ParamsError(
+            f"--set {override}: {PARAMS} has no {found[1]}{meant or '.'} To add a parameter to it,"
+            " write --set +KEY=VALUE"
+        )
+
+
+def _keys(section: Any, above: str = "") -> Iterator[str]:
+    """Yield the dotted name of each key in a section and in those below it."""
+    for key, value in section.items() if isinstance(section, dict) else ():
+        yield f"{above}{key}"
+        yield from _keys(value, f"{above}{key}.")
 
 
 @contextmanager

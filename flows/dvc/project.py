@@ -45,9 +45,12 @@ def check_project(root: Path, to_run: bool = False, pulls: bool = False) -> None
         ParamsError: the message says in one line what to write.
         DataError: the project is about `to_run`, and `ingest.path` is missing, which nothing makes
             and no run that `pulls` brings.
-        RunError: git tracks an output that DVC keeps, or a folder that stages read is missing.
+        RunError: git tracks an output that DVC keeps, or a folder that stages read is missing, or
+            `dvc.yaml`, without which nothing can run.
     """
     file = root / "dvc.yaml"
+    if to_run and not file.exists():
+        raise RunError(f"{file} does not exist: run `git checkout dvc.yaml` if you deleted it")
     graph = file.read_text(encoding="utf-8") if file.exists() else ""
     if not re.search("python -m pipeline[.]|headstart run ", graph):  # another project
         return

@@ -7,7 +7,7 @@ import pytest
 
 from flows.dvc.project import CHECKED, RWLOCK, check_project
 from pipeline.core import params
-from pipeline.core.errors import ParamsError
+from pipeline.core.errors import ParamsError, RunError
 from tests.conftest import ROOT
 
 
@@ -62,3 +62,10 @@ def test_what_a_killed_dvc_left_of_its_notes_is_deleted(project: Path) -> None:
         (project / RWLOCK).write_text("{}" if whole else "")
         check_project(project, to_run=True)
         assert (project / RWLOCK).exists() == whole
+
+
+def test_nothing_runs_without_a_pipeline(project: Path) -> None:
+    (project / "dvc.yaml").unlink()
+    check_project(project)  # of params.yaml
+    with pytest.raises(RunError, match=r"dvc\.yaml does not exist: run `git checkout dvc.yaml` if"):
+        check_project(project, to_run=True)

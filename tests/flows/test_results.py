@@ -12,8 +12,8 @@ import yaml
 from toys import PATIENCE, FlowRun, Toy, wait_for
 
 from flows.dvc.experiment import copy_of
-from flows.run import add_arguments
-from pipeline.core.errors import ExperimentError
+from flows.run import add_arguments, bring_up_to_date
+from pipeline.core.errors import ExperimentError, ParamsError
 
 SCORE = """
 import json, pathlib, yaml
@@ -109,7 +109,9 @@ def test_overrides_become_an_experiment_and_leave_the_working_copy_alone(toy: To
     assert "already" in again.state["message"]
     params = (toy.root / "params.yaml").read_text()
     (toy.root / "params.yaml").write_text(params)  # written again, and nothing changed
-    wrong = toy.flow("--set", "train.scare=1", "--name", "typo")
+    with pytest.raises(ParamsError, match=r"has no train\.scare; did you mean train\.score\? To"):
+        bring_up_to_date({"overrides": ["+train.new=1", "train.scare=1"]}, print)
+    wrong = toy.flow("--set", "~train.scare", "--name", "typo")  # of which Hydra complains
     assert wrong.state["type"] == "FAILED"
     assert "train.scare" in wrong.state["message"]
     toy.run("dvc", "exp", "apply", "worse")
