@@ -96,7 +96,8 @@ def write(
 ) -> int:
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
-    Shards that have the same rows already are left as they are (`runners/written.py`).
+    Shards that have the same rows already are left as they are, and rows that a shard has already
+    are not read from the store (`runners/written.py`).
     Views are recomputed if the store finds a damaged entry only when it reads the vector. If
     features are written as keys, vectors are not read here, so only later stages find such an
     entry.
@@ -131,7 +132,7 @@ def write(
 
     # With keys, checksums are read from the store, so that a lost vector is noticed.
     made_by = encoder.counts, encoder.layers
-    known = None if settings.features == "keys" else Written(FEATURES, made_by)
+    known = None if settings.features == "keys" else Written(FEATURES, *made_by)
     same: set[str] = set()
 
     def shards() -> Iterator[tuple[list[str], pd.Series, Features]]:
@@ -141,17 +142,22 @@ def write(
         for name, (start, end) in zip(names, pairwise([*starts, len(prefixes)]), strict=True):
             of_each = [(table.iloc[start:end], engine) for table, engine in pairs]
             rows = of_each[0][0]
-            if known and known.holds(f"{name}.parquet", [one for one, _ in of_each]):
-                same.add(f"{name}.parquet")
-                continue
-            if settings.features == "keys":
+            if known is None:
                 lasts, blocks = joined.parted([kept(*one) for one in of_each])
                 content: Features = np.stack([*lasts, *blocks], axis=1)
+            elif known.holds(f"{name}.parquet", of_tables := [one for one, _ in of_each]):
+                same.add(f"{name}.parquet")
+                continue
             else:
-                content = joined.with_blocks(*joined.parted([vectors(*one) for one in of_each]))
+                before = known.before(f"{name}.parquet", of_tables)
+                new = np.ones(len(rows), bool) if before is None else ~before.mask
+                parts = [vectors(one[new], engine) for one, engine in of_each]
+                content = joined.with_blocks(*joined.parted(parts))
+                if before:
+                    content = before.with_new(content)
             yield rows["digest"].tolist(), rows["view"], content
 
-    write_shards(FEATURES, shards(), encoder.counts, encoder.layers, kept=same)
+    write_shards(FEATURES, shards(), *made_by, kept=same)
     if known:
         known.note()
     return recomputed

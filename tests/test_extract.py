@@ -161,6 +161,30 @@ def test_new_pictures_are_the_only_ones_computed_and_change_few_shards(
     assert len(set(after.items()) - set(before.items())) == 1
 
 
+def test_rows_that_a_shard_has_are_not_read_from_the_store(
+    drawn: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract.extract()
+    read: list[int] = []
+    get = FeatureStore.get
+    monkeypatch.setattr(FeatureStore, "get", lambda *a: read.append(len(a[1])) or get(*a))
+    drawn.set(**{"augment.views": 3})
+    augment.augment()
+    extract.extract()
+    others = 1 + 12  # the note about the shards, and the views of the floor
+    assert sum(read) == 8 + others
+    before = shards()
+    shutil.rmtree(FEATURES)
+    extract.extract()
+    assert shards() == before
+    # If the plan of a view has changed, what the shard holds cannot be told apart.
+    read.clear()
+    drawn.set(**{"augment.rotate": 40})
+    augment.augment()
+    extract.extract()
+    assert sum(read) == 8 * 4 + others
+
+
 def test_renamed_pictures_are_not_computed_again(
     drawn: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

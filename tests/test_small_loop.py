@@ -27,20 +27,25 @@ from pipeline.tables.manifest import read_manifest
 
 STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
 EXPECTED: dict[str, dict[str, int]] = {
-    "ingest": {"files": 10, "inspected": 10, "calls of the store": 4},
+    "ingest": {"files": 10, "inspected": 10, "calls of the store": 4, "entries read": 11},
     "augment": {"files": 12},  # of the contact sheet
     # Once for the backbone, with a call of the store for each shard that changes, and once for its
-    # floor.
-    "extract": {"files": 20, "inputs of networks": 20, "calls of the store": 17},
+    # floor. Of the changed shards only the new rows are read.
+    "extract": {
+        "files": 20,
+        "inputs of networks": 20,
+        "calls of the store": 17,
+        "entries read": 81,
+    },
     # The head, ten folds and the refit; the discriminants are of the backbone and of its floor.
     "train": {"heads": 12, "discriminants": 2},
     "evaluate": {},
     # New ones, of 94. The verdicts of the last run are one entry, which is read and written.
-    "checks": {"pairs": 21, "calls of the store": 4},
+    "checks": {"pairs": 21, "calls of the store": 4, "entries read": 22},
     "bundle": {},
     # Two mistakes. Their features, and those of 240 pictures with hidden parts, are in the store.
     # The map makes thumbnails of the new pictures alone.
-    "report": {"files": 19, "calls of the store": 3},
+    "report": {"files": 19, "calls of the store": 3, "entries read": 72},
 }
 # Each penalty is fitted for five folds at once, until two in a row are much worse.
 WITH_AUTO = EXPECTED["train"] | {"penalties": 22}
@@ -83,6 +88,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     found.wrap(monkeypatch, Sums, "head", lambda *_: {"discriminants": 1})
     found.wrap(monkeypatch, lbfgs, "minimum", lambda *_: {"penalties": 1})
     found.wrap(monkeypatch, KIND, "copies", lambda pairs: {"pairs": len(pairs)})
+    found.wrap(monkeypatch, FeatureStore, "get", lambda _, keys: {"entries read": len(keys)})
     for name in ("held", "get", "checksums", "put"):
         found.wrap(monkeypatch, FeatureStore, name, lambda *_: {"calls of the store": 1})
     return found

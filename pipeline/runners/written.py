@@ -1,9 +1,10 @@
-"""Shards that `extract` need not write again, because they have these rows already.
+"""What the shards of the last run hold, so that `extract` reads only new vectors from the store.
 
-After a small change, most shards stay as they are, and reading their vectors from the store is most
-of what `extract` does. So it notes for each shard which rows it has, and the file's inode, size and
-mtime, by which DVC too knows whether a file has changed. The note is an entry of the store on this
-machine, and holds for a day: then all vectors are read, which also counts as their use.
+After a small change, most shards stay as they are, and the others get a few more rows. Reading all
+vectors from the store would be most of what `extract` does. So it notes for each shard which rows
+it has, and the file's inode, size and mtime, by which DVC too knows whether a file has changed. The
+note is an entry of the store on this machine, and holds for a day: then all vectors are read, which
+also counts as their use.
 """
 
 import json
@@ -13,28 +14,45 @@ from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from ..core.errors import StoreError
+from ..core.errors import DataError, StoreError
 from ..store.vectors import open_local
 from ..tables import by_key, features, joined
+from ..tables.layers import Layers
 from .threads import key_columns
 
 VALID_S = 86_400
 
 
+class Rows(NamedTuple):
+    """Rows that a shard has: a mask of the rows that it should have [n], and features [k, d]."""
+
+    mask: NDArray[np.bool_]
+    features: NDArray[np.float32]
+
+    def with_new(self, others: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the features of all rows [n, d], from those of the other rows [n - k, d]."""
+        every = np.empty((len(self.mask), others.shape[1]), np.float32)
+        every[self.mask], every[~self.mask] = self.features, others
+        return every
+
+
 class Written:
     """What is known about the shards in a folder."""
 
-    def __init__(self, folder: Path, made_by: object) -> None:
-        """Read the note about `folder`; `made_by` is what shards depend on, beside their rows."""
-        self._folder, self._began = folder, time.time()
+    def __init__(self, folder: Path, counts: bool, layers: Layers) -> None:
+        """Read the note about `folder`; beside their rows, shards depend on these two."""
+        self._folder, self._layers, self._began = folder, layers, time.time()
         code = [Path(str(one.__file__)).read_bytes() for one in (features, by_key, joined)]
-        known = f"{folder.absolute()}\n{made_by}\n{pa.__version__}\n".encode() + b"".join(code)
+        known = f"{folder.absolute()}\n{(counts, layers)}\n{pa.__version__}\n".encode() + b"".join(
+            code
+        )
         self._key = blake2b(known, digest_size=16, person=b"shards").digest()
         self._noted: dict[str, Any] = {}
         self._rows: dict[str, str] = {}  # of this run
@@ -46,14 +64,24 @@ class Written:
 
     def holds(self, shard: str, tables: Sequence[pd.DataFrame]) -> bool:
         """Return whether a shard has the rows of `tables`, one table for each network."""
-        rows = blake2b(digest_size=16)
-        for table in tables:
-            rows.update(json.dumps([table["digest"].tolist(), table["view"].tolist()]).encode())
-            for column in key_columns(table):
-                rows.update(b"".join(table[column]))
-        self._rows[shard] = rows.hexdigest()
+        self._rows[shard] = _digest(tables)
         stamp = _stamp(self._folder / shard)
         return stamp is not None and self._noted.get(shard) == [self._rows[shard], stamp]
+
+    def before(self, shard: str, tables: Sequence[pd.DataFrame]) -> Rows | None:
+        """Return the rows of `tables` that a shard has; None if it has others, or is not known."""
+        file = self._folder / shard
+        rows, stamp = self._noted.get(shard, ("", ""))
+        if stamp != _stamp(file):
+            return None
+        with suppress(DataError):  # then all of its rows are read from the store
+            digests, views, parts = features.read_shard(file, self._layers[1:])
+            there = set(zip(digests, views.tolist(), strict=True))
+            wanted = zip(tables[0]["digest"], tables[0]["view"], strict=True)
+            mask = np.fromiter((row in there for row in wanted), bool, len(tables[0]))
+            if _digest([table[mask] for table in tables]) == rows:
+                return Rows(mask, np.concatenate(parts, axis=1))
+        return None
 
     def note(self) -> None:
         """Note the shards as they are now; without a store, the next run writes them again."""
@@ -64,6 +92,15 @@ class Written:
         padded = text.ljust(-(-len(text) // 4) * 4)
         with suppress(StoreError), open_local() as store:
             store.put({self._key: np.frombuffer(padded, np.float32)})
+
+
+def _digest(tables: Sequence[pd.DataFrame]) -> str:
+    rows = blake2b(digest_size=16)
+    for table in tables:
+        rows.update(json.dumps([table["digest"].tolist(), table["view"].tolist()]).encode())
+        for column in key_columns(table):
+            rows.update(b"".join(table[column]))
+    return rows.hexdigest()
 
 
 def _stamp(file: Path) -> str | None:

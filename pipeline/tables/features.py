@@ -224,7 +224,7 @@ def read_splits(
     blocks = layers[1:]
 
     def read(shard: Path) -> tuple[by_key.Kept | None, dict[str, _Rows]]:
-        digests, views, parts = _read_shard(shard, blocks)
+        digests, views, parts = read_shard(shard, blocks)
         rows = np.array([row_of.get(digest, -1) for digest in digests], dtype=np.int64)
         if (rows < 0).any():
             raise DataError(
@@ -301,9 +301,17 @@ def view_0(splits: dict[str, Split]) -> Split:
     return joined.take(first[np.argsort(joined.digests[first])])
 
 
-def _read_shard(
+def read_shard(
     shard: Path, blocks: Sequence[Layer]
 ) -> tuple[list[str], npt.NDArray[np.int32], list[Features]]:
+    """Return the digests, the view numbers and the features of a shard.
+
+    The features are a list: of the last layer, then of each of `blocks`. They are keys and
+    checksums in one part if the shard has these.
+
+    Raises:
+        DataError: the shard is damaged.
+    """
     names = [block.name for block in blocks]
     try:
         # Each shard is read in its own thread; `pq.read_table` takes twice as long.
