@@ -41,14 +41,14 @@ def run() -> None:
     os.chdir(working_copy())
     if not LOCK.exists() and LOCK.name not in _read(GRAPH):
         raise ParamsError(
-            f"{Path.cwd()} has no {LOCK}: `headstart init` makes a project; for a newer version of"
-            " a clone run `git pull`"
+            f"{Path.cwd()} has no {LOCK}: `headstart init` makes a project; in a clone, run"
+            " `git pull` instead of `headstart upgrade`"
         )
     here, kind = lock.installed(), parameters.kind_of(params.document_in(PARAMS))
     state = "damaged" if LOCK.exists() else "missing"
     try:
         made: Lock | None = Lock.read()
-    except LockError:  # which is mended
+    except LockError:  # it is written again
         made = None
     if made and lock.is_newer(made, here):
         raise LockError(lock.differs(made, here, kind))
