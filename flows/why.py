@@ -369,7 +369,7 @@ def coming_manifest(
     if manifest is None or source not in ("folder", "csv", "parquet"):
         return None
     wanted = Wanted.by(settings.ingest)
-    if kind.rows and wanted.dialect != LABEL.dialect:  # ingest writes the table in another one
+    if kind.rows and wanted.dialect != LABEL.dialect:  # ingest writes a UTF-8 copy of the table
         return None
     known = dict(zip(manifest["path"], manifest["digest"], strict=True))
     written = corrections.read_all(corrections.files_in(CORRECTIONS)[0])

@@ -158,7 +158,7 @@ def _append(file: Path, cells: list[str]) -> tuple[int, int]:
     with file.open("ab+", buffering=0) as data:
         start = data.tell()
         data.seek(max(start - 1, 0))
-        ends = data.read() in (b"", b"\n")  # or a person has edited the table
+        ends = data.read() in (b"", b"\n")  # else a person has edited the table
         row = (b"" if ends else b"\n") + line.getvalue().encode()
         try:
             if data.write(row) < len(row):

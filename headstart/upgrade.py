@@ -113,7 +113,7 @@ def again(
     for name, whole in ((name, stages[name]) for name in stages if name in ours):
         switch = re.fullmatch(r"\$\{(\w+)\.run\}", str(whole.get("foreach", "")))
         if switch and not values[switch[1]]["run"]:
-            continue  # is not in the graph
+            continue  # the stage is not in the graph
         stage, past = (_declared(one, kind) for one in (whole, old_stages.get(name, {})))
         changes = [
             (f"{line}.{key}", was, value)
