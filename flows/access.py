@@ -112,7 +112,8 @@ def share_password(api: str, wanted: str | None = None) -> None:
     used. Otherwise one is generated, if only this machine can reach the server.
 
     Raises:
-        RunError: the server would accept nobody, or everybody.
+        RunError: the password cannot be read or used, or the server and its clients have different
+            ones.
     """
     chosen = os.environ.get(WANTED)
     if chosen is None and (file := os.environ.get(FILE)):
@@ -164,9 +165,10 @@ def is_open(api: str) -> bool:
 def admitted() -> Iterator[None]:
     """Make sure, for this block, that Prefect's server accepts our password.
 
-    The server is the one in Prefect's settings, or one that Prefect starts for a single run. The
-    latter gets a password too, for that run, and refuses requests from pages, because its database
-    is the same. The function imports Prefect. It raises no error if a server does not answer.
+    The server is the one in Prefect's settings, or one that Prefect starts for a single run. A
+    server for a single run gets a password too, and refuses requests from pages, because it uses
+    the same database as a lasting server. The function imports Prefect. It raises no error if a
+    server does not answer.
 
     Raises:
         RunError: the server refuses the password.

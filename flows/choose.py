@@ -33,7 +33,8 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
 
     Raises:
         DataError: there is no manifest, or too few examples.
-        ParamsError: there is no such network.
+        ParamsError: there is no such network, `extract.weights` or `extract.pooling` is set, or
+            `params.yaml` cannot be changed.
     """
     settings = params.load(kinds.schema)
     for name, default in (("weights", "pretrained"), ("pooling", "auto")):
@@ -99,7 +100,7 @@ def chosen(taken: Candidate, training: params.TrainParams) -> dict[str, str | fl
     found |= {"train.optimizer": used.optimizer, "train.layers": taken.head.of or LAST}
     if isinstance(training.weight_decay, list) and used.weight_decay:
         found["train.weight_decay"] = used.weight_decay
-    elif training.weight_decay == params.AUTO and used.optimizer == "lda":  # which has none
+    elif training.weight_decay == params.AUTO and used.optimizer == "lda":  # LDA has no penalty
         found["train.weight_decay"] = USUAL
     return found
 
@@ -122,7 +123,7 @@ def write(asked: dict[str, str | float]) -> None:
         text = _put(text, section, key, f"{value}")
     try:
         after = yaml.safe_load(text)
-    except yaml.YAMLError:  # of a list on several lines
+    except yaml.YAMLError:  # the old value is a list on several lines
         after = before
     if any(_value(after, name) != value for name, value in new.items()):
         raise ParamsError(f"choose cannot change {PARAMS}: write {words} into it")
@@ -172,7 +173,8 @@ def _candidates(settings: params.Params, networks: list[str] | None) -> list[str
     names = [
         name for name in unions([one for one in named if one != floor]) if not _joins_terms(name)
     ]
-    # The floor is joined only in the project's own backbone: each candidate weakens the tests.
+    # No join with the floor is compared, except the project's own: each candidate more weakens the
+    # tests.
     names += [floor] if floor in named and floor is not None and floor not in names else []
     own = settings.extract.network
     if not networks and own.is_joined and all(one.weights != "random" for one in own.each):

@@ -1,4 +1,4 @@
-"""Pass on what a Prefect server prints to stderr, or one line if it does not start."""
+"""Pass on what a Prefect server prints to stderr, or say in one line why it does not start."""
 
 import re
 import sys

@@ -41,7 +41,7 @@ def run(host: str, port: int, name: list[str] | None = None) -> None:
 
 
 def leads_to(page: str, file: Path) -> str:
-    """Return the address of `file`, which redirects a browser to `page`.
+    """Write `file`, which redirects a browser to `page`, and return the address of `file`.
 
     All users of a machine can see the command line of a browser, and the page's address contains
     the code that logs this browser in.

@@ -67,7 +67,7 @@ class Gate(BaseModel):
         """Decide on a result by its predictions.
 
         A result that is worse than the reference still replaces the last result if it is better
-        than that: otherwise the worse of the two would stay.
+        than the last result: otherwise the worse of the two would stay.
 
         Args:
             reference: the comparison with the reference; None if there is none.

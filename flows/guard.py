@@ -100,7 +100,8 @@ class Guard:
         words = f"{words}; {beside_it}"
         if beside.answer != "better" or does != "take":
             return Decision(words, does)
-        # One lucky model would be hard to beat for all later ones; two in a row are rare.
+        # The last result has to be better than the reference too: one lucky model would be hard to
+        # beat for all later ones, and two in a row are rare.
         found = comparing.models(folder, before, REFERENCE_LEVEL)
         if found and found[0].answer == "better":
             return Decision(f"{words}; this result is the reference now", does, leads=True)

@@ -38,7 +38,7 @@ class Reference:
         default one.
 
         Raises:
-            ParamsError: `become` did not write the file.
+            ParamsError: the file cannot be read, or has another content than `become` writes.
         """
         self._root, self._ask, self._remote = root, ask, remote
         self.noted: Noted | None = None

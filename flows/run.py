@@ -85,7 +85,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     `say` is called at the end with each line of the results, for the user.
 
     Raises:
-        HeadstartError: this is not a project, or it or a parameter of the gate is not valid.
+        HeadstartError: this is not a project, or the project, `--set` or `--gate` is not valid.
         RunError: Prefect has no folder to write to, or its server refuses the password.
     """
     os.environ |= server.QUIET

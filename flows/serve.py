@@ -23,7 +23,7 @@ from .dvc.project import working_copy
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
-SERVED = Path(".dvc/tmp/headstart.schedule")  # has the process that serves the deployments
+SERVED = Path(".dvc/tmp/headstart.schedule")  # the ID of the process that serves
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -94,7 +94,7 @@ def stop_without_database() -> None:
     the server again and again, for five minutes. The function imports Prefect.
 
     Raises:
-        RunError: the database does not exist, or does not let the server in.
+        RunError: the database does not exist, or refuses the connection.
     """
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
 
@@ -141,8 +141,8 @@ def running(root: Path, host: str, port: int, names: list[str] | None = None) ->
     PREFECT_API_AUTH_STRING for Prefect in this process and its children.
 
     Raises:
-        RunError: the server does not start or would accept too many clients, or the configured
-            server does not answer.
+        RunError: the server does not start, other machines could reach it and no password or name
+            is set, or the configured server does not answer.
     """
     api = f"{page_at(host, port)}/api"
     profile = Profile("", None)

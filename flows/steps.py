@@ -56,7 +56,7 @@ class Run:
     def stands_aside(self, name: str) -> bool:
         """Return whether a stage with more stages below it runs beside the stage `name`.
 
-        The other one then gets the first process of DVC, where it begins earlier.
+        The other stage then gets the first process of DVC, which forks it, so it begins earlier.
         """
         below: dict[str, set[str]] = {name: set() for name in self.plan}
         for stage in reversed(self.plan):

@@ -106,8 +106,8 @@ class Examples:
     relabelled: tuple[Change, ...] = ()
     resplit: tuple[Change, ...] = ()
     excluded: tuple[Change, ...] = ()  # by corrections; `new` is empty
-    confirmed: tuple[str, ...] = ()  # the label is right, says a new correction
-    unconfirmed: tuple[str, ...] = ()  # which no correction says any more
+    confirmed: tuple[str, ...] = ()  # a new correction says that the label is right
+    unconfirmed: tuple[str, ...] = ()  # no correction says so any more
 
 
 class Coming(NamedTuple):
@@ -369,7 +369,7 @@ def coming_manifest(
     if manifest is None or source not in ("folder", "csv", "parquet"):
         return None
     wanted = Wanted.by(settings.ingest)
-    if kind.rows and wanted.dialect != LABEL.dialect:  # ingest writes the table in another one
+    if kind.rows and wanted.dialect != LABEL.dialect:  # ingest writes a UTF-8 copy of the table
         return None
     known = dict(zip(manifest["path"], manifest["digest"], strict=True))
     written = corrections.read_all(corrections.files_in(CORRECTIONS)[0])
@@ -446,7 +446,7 @@ def example_changes(before: pd.DataFrame, coming: Coming) -> Examples:
         confirmed=tuple(
             path
             for path in sorted(confirmations.paths(after, coming.confirmed - was))
-            if path not in elsewhere  # a changed label is right, too
+            if path not in elsewhere  # a changed label is confirmed too, but is listed once
         ),
         unconfirmed=tuple(sorted(confirmations.paths(after, was - coming.confirmed))),
     )

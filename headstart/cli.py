@@ -372,7 +372,7 @@ def list_bucket(address: str | None) -> None:
 
 
 def check() -> None:
-    """Check that `params.yaml` and git agree with `dvc.yaml`."""
+    """Check that `headstart.lock`, `params.yaml` and git agree with `dvc.yaml`."""
     packages.need("pipeline", "check")
     from flows.dvc.project import check_project, working_copy
 

@@ -91,7 +91,8 @@ def merged(theirs: str, ours: str) -> str:
         ours: what `generated` returns.
 
     Raises:
-        ParamsError: the file cannot be read, or a stage of the user has the name of a new one.
+        ParamsError: the file does not have the layout that init writes, or a stage of the user has
+            the name of a new one.
     """
     own = ours_in(theirs)
     head, before, tail = _blocks(theirs)

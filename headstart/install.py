@@ -54,7 +54,7 @@ SYSTEM = re.compile("externally.managed")
 
 
 def install(names: Sequence[str], yes: bool = False) -> None:
-    """Install the missing packages of some sets, after asking with their size.
+    """Install the missing packages of some sets, after showing their size and asking.
 
     Args:
         names: names of `packages.SETS` and `packages.TOGETHER`.

@@ -1,8 +1,8 @@
-"""`headstart label POOL`: label the examples that teach most, with one key per label.
+"""`headstart label POOL`: label the most informative examples, with one key per label.
 
-A page on loopback shows one example after the other (`loopback.py`). Each label is a row of a table
-at once (`label_tables.py`). After each batch the head learns again, and proposes the next examples
-(`learner.py`).
+A page on loopback shows one example after the other (`loopback.py`). Each label is written at once,
+as a row of a table (`label_tables.py`). After each batch the head is trained again, and the next
+examples are proposed (`learner.py`).
 """
 
 import argparse
@@ -121,7 +121,7 @@ def application(desk: "Desk", key: str) -> Starlette:
 
 
 def begun(pool: Path, classes: str, asked: str | None) -> "Desk":
-    """Read and embed the pool, and go on where its tables end."""
+    """Read and embed the pool, and continue from the answers in its tables."""
     names = [class_name(name) for name in classes.split(",")] if classes else []
     name, kind, settings = _settings(pool, asked)
     tables = Tables(pool)
@@ -204,8 +204,8 @@ class Desk:
         """Propose the first batch.
 
         Args:
-            learner: what is known of the pool's examples.
-            classes: in the order of their keys.
+            learner: has the labels so far, and proposes examples.
+            classes: the names of the classes, in the order of their keys.
         """
         self.learner, self.tables = learner, tables
         self.classes = list(dict.fromkeys(classes))

@@ -1,7 +1,7 @@
 """Label Studio: tasks of proposals for it, and the labels in its export.
 
-Both are its JSON format: a list of tasks, each with `data` of ours, and with `predictions` or
-`annotations`, whose `result` names the control of `config.xml` and the chosen label.
+Both files are in Label Studio's JSON format, a list of tasks. Each task has our fields in `data`.
+The `result` of its `predictions` or `annotations` names the control of `config.xml` and the label.
 """
 
 import json
@@ -29,7 +29,7 @@ TASKS_FILE, CONFIG = "tasks.json", "config.xml"
 TAGS = {"image": "Image", "text": "Text", "audio": "Audio"}
 SHOWN, CHOICE = "example", "label"  # names of tags in the configuration
 MODEL = "headstart"
-NAMED = 3  # tasks that a line names
+NAMED = 3  # tasks that a message names; the rest are counted
 
 
 def check(into: Path, settings: IngestParams, classes: set[str]) -> None:
@@ -42,7 +42,7 @@ def check(into: Path, settings: IngestParams, classes: set[str]) -> None:
         raise ParamsError(f"--label-studio is {into}, which is a file; give a folder")
     if settings.kind not in TAGS:
         raise ParamsError(
-            f"Label Studio shows kind {', '.join(TAGS)}, but ingest.kind is {settings.kind}"
+            f"Label Studio can show the kinds {', '.join(TAGS)}, but ingest.kind is {settings.kind}"
         )
     if not TASKS[settings.task].exclusive or settings.targets:
         raise ParamsError(f"--label-studio is for classes, but ingest.task is {settings.task}")
@@ -103,7 +103,7 @@ def write(
 
 
 class Answer(NamedTuple):
-    """A task of an export: its name in lines, the digest and why it was proposed, and labels."""
+    """A task of an export: its name in messages, digest, reason for the proposal, and labels."""
 
     name: str
     digest: str
@@ -178,7 +178,7 @@ def read(export: Path) -> list[Answer]:
         raise DataError(f"{export} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DataError(
-            f"{export} is no export of Label Studio in its format JSON (JSON-MIN is another)"
+            f"{export} is not a Label Studio export in the format JSON (JSON-MIN is another one)"
         ) from None
     return found
 

@@ -27,7 +27,7 @@ AGAIN = "correct it, or move it elsewhere"
 
 
 class Labelled(NamedTuple):
-    """A row: what it is of, its label (empty for none of the classes), and its split."""
+    """A row: an example, its label (empty for none of the classes), and its split."""
 
     path: Path | None  # None if the table has the example itself
     digest: str  # empty if it has a path
@@ -39,7 +39,7 @@ def class_name(text: object) -> str:
     """Return the name of a class with single spaces.
 
     Raises:
-        DataError: it is no name of a class.
+        DataError: the text cannot be the name of a class.
     """
     name = tidy(text) if isinstance(text, str) and len(text) <= LONGEST else ""
     if reason := why_no_label(name):
@@ -158,7 +158,7 @@ def _append(file: Path, cells: list[str]) -> tuple[int, int]:
     with file.open("ab+", buffering=0) as data:
         start = data.tell()
         data.seek(max(start - 1, 0))
-        ends = data.read() in (b"", b"\n")  # or a person has edited the table
+        ends = data.read() in (b"", b"\n")  # else a person has edited the table
         row = (b"" if ends else b"\n") + line.getvalue().encode()
         try:
             if data.write(row) < len(row):

@@ -1,7 +1,7 @@
 """What `headstart label` knows so far: which examples to propose, and how good the head is.
 
-The accuracy rests on the examples that were drawn at random, and on heads that never learned from
-them. On examples that were chosen, it would be far too low or too high.
+The accuracy is measured on the examples that were drawn at random, with heads that were not trained
+on them. On examples that were chosen, it would be far too low or too high.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from .proposing import ENOUGH, Doubles, Proposal, proposals
 LDA = Hyperparameters("lda", scaling=PER_FEATURE)
 CONFIDENCE = 0.95
 SHOWN = 30  # random labels from which the command may advise to stop
-GAIN = 0.01  # of the accuracy by twice as many labels, below which it does
+GAIN = 0.01  # it does so if twice as many labels raised the accuracy by at most this
 TRAIN, VAL, TEST = "train", "val", "test"
 
 Right = npt.NDArray[np.bool_]
@@ -137,7 +137,7 @@ class Learner:
         return margins
 
     def _taught(self, places: list[int]) -> Taught | None:
-        """Return a head that learned from some labels; None if they are not of two classes."""
+        """Return a head trained on some labels; None if they are of fewer than two classes."""
         names = np.array([self.labels[place][0] for place in places], str)
         classes, codes = np.unique(names, return_inverse=True)
         if len(classes) < 2:

@@ -2,7 +2,7 @@
 
 Whoever knows the address may write, so it has a secret part, made at each start. The rest of the
 access control is that of `headstart serve` (`pipeline/serving/door.py`): no page of another origin
-can send a request, and no other name of this machine is answered.
+can send a request, and a request to another name of this machine is refused.
 """
 
 import asyncio
@@ -93,7 +93,7 @@ def application(
         command: the command that prints the address.
         key: the secret part of the addresses.
         page: returns the page.
-        name: of the address that the page asks.
+        name: the end of the address to which the page sends its requests.
         answer: returns what the page gets, given the body of a POST or None for a GET. Requests are
             answered one after the other.
         script: the scripts that the content security policy allows. The report has a policy of its

@@ -1,14 +1,16 @@
 """Which unlabelled examples to label next.
 
-Those that lie near to many examples which no labelled one is near to: the greedy maximum of a
-facility-location function, as in Wei, Iyer and Bilmes, "Submodularity in data subset selection and
-active learning", ICML 2015, found lazily (Minoux, 1978). With few labels, all examples count alike,
-so proposals are typical and diverse: that teaches most (Hacohen, Dekel and Weinshall, "Active
-learning on a budget", ICML 2022). With more, an example counts the more, the smaller the margin of
-the head is on it (after Zhdanov, "Diverse mini-batch active learning", 2019, who weights k-means).
+Proposals are near to many examples that no labelled example is near to. They are the greedy maximum
+of a facility-location function (Wei, Iyer and Bilmes, "Submodularity in data subset selection and
+active learning", ICML 2015), found by lazy evaluation (Minoux, 1978). With few labels, all examples
+count alike. Proposals are then typical and diverse, which raises the accuracy most (Hacohen, Dekel
+and Weinshall, "Active learning on a budget", ICML 2022). With more labels, an example counts more
+if the head's margin on it is smaller (after Zhdanov, "Diverse mini-batch active learning", 2019,
+who weights k-means).
+
 One proposal in `EACH` is drawn at random: only on such examples can accuracy be measured. They come
-from a part of the pool that a hash sets apart. If they came from what is left of the pool, they
-would be harder than it, or easier, because others were chosen before.
+from a part of the pool that a hash sets apart, from which no others are chosen. Examples drawn from
+the rest would be harder or easier than the pool, because some of the rest were chosen before.
 """
 
 from collections.abc import Sequence
@@ -81,12 +83,14 @@ def proposals(
 
 
 def _near_to_most(points: Floats, known: Floats, weights: Doubles, count: int) -> list[int]:
-    """Return rows of points which together are nearer to the first points than those known are.
+    """Return rows of points so that, with the known points, one of them is near to each point.
+
+    Nearness to each of the first `COVERED` points is summed with its weight, and the sum maximized.
 
     Args:
         points: [n, d], in random order.
         known: [m, d].
-        weights: [n], of being near to each point.
+        weights: [n], how much it counts to be near to each point.
         count: how many rows.
     """
     if not count:

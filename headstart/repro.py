@@ -12,8 +12,8 @@ from pipeline.core.paths import REPORT
 def run(arguments: list[str]) -> None:
     """Check the project, then run `dvc repro` with these arguments, and exit as it does.
 
-    After a run of the whole project the last line has the path of its report. If a stage ran, the
-    line before it says how to commit; DVC's own list of files lacks those that it does not track.
+    After a run of the whole project, the last line has the path of its report. If a stage ran, the
+    line before it says how to commit: DVC's own list of files lacks metrics and corrections.
     """
     root = working_copy()
     check_project(root, to_run=True, pulls="--pull" in arguments)

@@ -41,14 +41,14 @@ def run() -> None:
     os.chdir(working_copy())
     if not LOCK.exists() and LOCK.name not in _read(GRAPH):
         raise ParamsError(
-            f"{Path.cwd()} has no {LOCK}: `headstart init` makes a project; for a newer version of"
-            " a clone run `git pull`"
+            f"{Path.cwd()} has no {LOCK}: `headstart init` makes a project; in a clone, run"
+            " `git pull` instead of `headstart upgrade`"
         )
     here, kind = lock.installed(), parameters.kind_of(params.document_in(PARAMS))
     state = "damaged" if LOCK.exists() else "missing"
     try:
         made: Lock | None = Lock.read()
-    except LockError:  # which is mended
+    except LockError:  # it is written again
         made = None
     if made and lock.is_newer(made, here):
         raise LockError(lock.differs(made, here, kind))
@@ -113,7 +113,7 @@ def again(
     for name, whole in ((name, stages[name]) for name in stages if name in ours):
         switch = re.fullmatch(r"\$\{(\w+)\.run\}", str(whole.get("foreach", "")))
         if switch and not values[switch[1]]["run"]:
-            continue  # is not in the graph
+            continue  # the stage is not in the graph
         stage, past = (_declared(one, kind) for one in (whole, old_stages.get(name, {})))
         changes = [
             (f"{line}.{key}", was, value)

@@ -40,7 +40,7 @@ def forked(soon: Path | None = None) -> Iterator[Callable[[Path, Iterable[str]],
     does other work.
 
     Args:
-        soon: such a project, if it is known already.
+        soon: a project in which a stage will probably run, if it is known already.
     """
     start = dvc.stage.run._run
     starters: dict[Any, Starter] = {}

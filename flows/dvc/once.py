@@ -1,4 +1,4 @@
-"""Spare DVC what it does several times for each stage: hash, parse, and read git's index.
+"""Let DVC do once what it does several times: compute digests, parse files, read git's index.
 
 `flows.dvc.process` runs this file without its package, so it imports nothing of `flows`.
 """
@@ -55,7 +55,7 @@ def look_once() -> Iterator[None]:
     def build_if_changed(out: Output, odb: Any, path: str, *others: Any, **options: Any) -> Any:
         seen = stamp(path), stamp(f"{out.repo.root_dir}/.dvcignore")
         key, dry = (odb.path, path, out.hash_name), options.get("dry_run", False)
-        # What was built to be committed has the digest too, but belongs to one opened cache.
+        # A build for a commit has the digest too, but can be used only with the same opened cache.
         for of_dry in (False, True) if dry else (False,):
             known, built, of = looks.get((*key, of_dry), (None, None, None))
             if known == seen and seen[0] and (dry or of is odb):
@@ -110,7 +110,7 @@ def _patched(*patches: tuple[Any, str, Any]) -> Iterator[None]:
 
 
 def stamp(path: str) -> bytes:
-    """Return what changes if a file, or one below a folder, changes; nothing if it is missing."""
+    """Return a digest that changes if the file, or a file in the folder, does; empty if missing."""
     found = blake2b(digest_size=16)
 
     def add(name: str, of: os.stat_result) -> None:

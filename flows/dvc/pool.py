@@ -151,7 +151,7 @@ class Pool:
 
     def _start(self) -> DvcProcess:
         warm = _warm.pop(self._root, None)
-        # Two processes would import the same code ahead.
+        # A second process that forks would import the same code again.
         process = warm if warm and warm.alive() else DvcProcess(self._root, forks=not self._all)
         self._all.append(process)
         return process

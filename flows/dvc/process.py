@@ -98,7 +98,7 @@ def mend_lock(repo: Repo) -> None:
 
 
 def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
-    """Let DVC bring one stage up to date; return whether its command ran and how long it took."""
+    """Let DVC bring one stage up to date; return the outcome, such as `ran`, and the seconds."""
     start = time.monotonic()
     with noted_commands() as commands:
         done = repo.reproduce(stage, single_item=True, force=force)

@@ -43,10 +43,10 @@ def check_project(root: Path, to_run: bool = False, pulls: bool = False) -> None
     Raises:
         LockError: the project was made with different code or libraries than are installed.
         ParamsError: the message says in one line what to write.
-        DataError: the project is about `to_run`, and `ingest.path` is missing, which nothing makes
-            and no run that `pulls` brings.
-        RunError: git tracks an output that DVC keeps, or a folder that stages read is missing, or
-            `dvc.yaml`, without which nothing can run.
+        DataError: the project is about `to_run`, but `ingest.path` is missing, no stage or import
+            makes it, and the run does not pull it.
+        RunError: git tracks an output that DVC keeps, a folder that stages read is missing, or the
+            project is about `to_run` and has no `dvc.yaml`.
     """
     file = root / "dvc.yaml"
     if to_run and not file.exists():
@@ -80,7 +80,7 @@ def check_project(root: Path, to_run: bool = False, pulls: bool = False) -> None
 
 
 def _stop_without_examples(root: Path, path: Path, outs: list[str], pulls: bool) -> None:
-    """Stop before DVC removes the outputs of `ingest`, whose `path` is missing.
+    """Stop if `ingest.path` is missing: DVC would remove the outputs of `ingest`, and then fail.
 
     A path that a stage or an import makes may be missing.
     """

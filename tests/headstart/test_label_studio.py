@@ -120,13 +120,16 @@ def test_pictures_go_to_label_studio_and_come_back_as_a_table(shapes, capsys):
     ("text", "line"),
     [
         (None, "cannot be read: No such file"),
-        ("{", "is no export"),
-        ('{"a": 1}', "is no export"),
+        ("{", "is not a Label Studio export"),
+        ('{"a": 1}', "is not a Label Studio export"),
         (
             '[{"image": "a.png", "label": "disc"}]',
-            "is no export of Label Studio in its format JSON",
+            "is not a Label Studio export in the format JSON",
         ),
-        ('[{"data": {}, "annotations": [{"result": [{"from_name": "label"}]}]}]', "is no export"),
+        (
+            '[{"data": {}, "annotations": [{"result": [{"from_name": "label"}]}]}]',
+            "is not a Label Studio export",
+        ),
         (
             '[{"data": {}, "annotations": [{"result": [{"from_name": "label", "value":'
             ' {"choices": ["a\\u0007b"]}}]}]}]',
@@ -143,7 +146,7 @@ def test_what_is_no_export_is_a_line(shapes, text, line):
 
 
 def test_it_shows_no_vectors_and_labels_no_numbers(vectors):
-    with pytest.raises(ParamsError, match="Label Studio shows kind image, text, audio, but"):
+    with pytest.raises(ParamsError, match="can show the kinds image, text, audio, but"):
         next.run(Path("data/pool.parquet"), label_studio=FOLDER)
     vectors.set(**{"ingest.kind": "image", "ingest.task": "multilabel"})
     with pytest.raises(ParamsError, match="is for classes, but"):
