@@ -9,10 +9,10 @@ from pipeline.core.paths import MANIFEST, PREDICTIONS
 
 from . import compared
 from .compared import REFERENCE_LEVEL, Comparing
+from .dvc.claim import KEPT
 from .gate import Decision, Gate, task_of, value
 from .reference import START_ANEW, Reference
 
-KEPT = Path(".headstart/before")  # exists until a guarded run ends
 METRICS = ".metrics"  # in KEPT: the last result's metrics
 ANSWERS = ".answers"  # in KEPT: the last model's prediction for each test example
 

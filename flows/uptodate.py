@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pipeline.core.errors import BusyError, MayPassError, StageError
 
 from . import access, artifacts, server
-from .dvc.claim import Claim
+from .dvc.claim import KEPT, Claim
 from .dvc.pool import ask_warm
 
 NOTHING = "nothing to do"
@@ -45,7 +45,7 @@ def answered(
     """
     try:
         with Claim(root, "refuse") as claim:
-            if claim.died:
+            if claim.died or (root / KEPT).exists():  # which a run with a gate left
                 return False
             claim.sign(run="a look at what is to be done")
             plan = ask_warm(root, "plan", targets=targets, force=False)

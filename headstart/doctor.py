@@ -49,10 +49,9 @@ def lines() -> Iterator[tuple[str, str]]:
         yield "bfloat16", line
     yield "store", _seen(_store)
     yield "disk", _seen(_disk)
-    if not packages.IN_WHEEL:
-        for name in ("dvc", "prefect"):
-            yield name, _version(name)
-        yield "git", _git()
+    for name in ("dvc", "prefect"):
+        yield name, _version(name)
+    yield "git", _git()
 
 
 def _set(name: str) -> str:

@@ -114,7 +114,10 @@ def merged(theirs: str, ours: str) -> str:
     text = head + "".join(f"{block.rstrip()}\n\n" for block in blocks) + tail
     kept = {name: entry for name, entry in old["stages"].items() if name not in own}
     if _read(text) != old | {"stages": kept | new["stages"]}:
-        raise ParamsError("dvc.yaml does not have the layout that init writes")
+        raise ParamsError(
+            "dvc.yaml does not have the layout that init writes: change its stages yourself to"
+            " those of a project that `headstart init` makes now"
+        )
     return text
 
 

@@ -186,10 +186,11 @@ class Model:
         return np.stack(found) if found else np.empty((0, dimension), np.float32)
 
     def explain(self, example: Example) -> bytes:
-        """Return a PNG of the picture under a heat map of the most probable class.
+        """Return the evidence for the most probable class, as an image or as HTML.
 
-        In multi-label tasks the heat map is of the most probable label. In regression it is of the
-        first target, and shows what raises the prediction.
+        It is a PNG of a picture under a heat map, or of a sound's spectrogram, and for a text HTML
+        in UTF-8 with the marked words. In multi-label tasks it is about the most probable label. In
+        regression it is about the first target, and shows what raises the prediction.
 
         Raises:
             RefusedError: the example is refused.

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pipeline.core.errors import BusyError, StoppedError
 
 LOCK = Path(".dvc/tmp/headstart.lock")
+KEPT = Path(".headstart/before")  # the last result, until a run with a gate has ended
 SECONDS_BETWEEN_TRIES = 0.5
 
 

@@ -194,7 +194,7 @@ def in_words(error: Exception, where: str, what: str) -> HeadstartError:
             " that is . or ..; give that object another name"
         )
     if code in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
-        return DataError(f"{where} is in another region ({code}); set AWS_REGION")
+        return DataError(f"{where} is in another region ({code}); set AWS_DEFAULT_REGION")
     reason = code or text.partition("\n")[0].rpartition(" - ")[2][:200]
     return DataError(f"{where} cannot be {what} completely ({reason}); run the command again")
 

@@ -109,7 +109,7 @@ class StoppedError(RunError):
 
 
 class BusyError(RunError):
-    """Another run is using the working copy, and this one does not wait."""
+    """Another run, or another session, is using the same files, and this one does not wait."""
 
 
 class ExperimentError(RunError):

@@ -24,6 +24,7 @@ from flows import access, predict, run, serve, uptodate, watch
 from flows import dashboard as page
 from flows.complaints import Complaints
 from flows.dvc import pool
+from flows.dvc.claim import KEPT
 from flows.server import find, page_at, running, stop_if_too_open
 from pipeline.core.errors import MayPassError, RunError
 
@@ -82,6 +83,9 @@ def test_a_run_with_nothing_to_do_is_recorded_with_the_password_if_there_is_a_se
     with temporary_settings({PREFECT_API_URL: None}):
         assert uptodate.answered(toy.root, None, [], said.append, lambda: None)
     assert said == ["Completed: 1 cached", f"Dashboard: {uptodate.NOT_RECORDED}"]
+    # A run with a gate was cancelled; the flow then forgets the result from before it.
+    (toy.root / KEPT).mkdir(parents=True)
+    assert not uptodate.answered(toy.root, toy.api, [], said.append, lambda: None)
     pool._warm.pop(toy.root).stop()
 
 
