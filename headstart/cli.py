@@ -137,7 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     serving.add_argument("--port", type=int, help="Port to listen on (default: 8000).")
     serving.add_argument(
-        "--megabytes", type=float, help="Maximum size of a request's body in megabytes (default: 20)."
+        "--megabytes",
+        type=float,
+        help="Maximum size of a request's body in megabytes (default: 20).",
     )
     serving.add_argument(
         "--waiting",
