@@ -34,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_override,
         dest="overrides",
         metavar="KEY=VALUE",
-        help="use another value than params.yaml has; the run becomes a DVC experiment",
+        help="run with this value instead of the one in params.yaml, as a DVC experiment",
     )
     parser.add_argument("--name", help="name of the experiment")
-    parser.add_argument("--update", action="store_true", help="update imported data first")
+    parser.add_argument("--update", action="store_true", help="run dvc update on imports first")
     parser.add_argument("--pull", action="store_true", help="pull from the DVC remote first")
     parser.add_argument("--push", action="store_true", help="push to the DVC remote afterwards")
     parser.add_argument("--remote", metavar="NAME", help="the DVC remote, if not the default one")
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gate",
         type=_gate_parameters,
         metavar="JSON",
-        help='keep the old result if the new one is worse, as in {"when_worse": "keep"}',
+        help='when to keep the old result, as JSON such as {"when_worse": "keep"}',
     )
     parser.add_argument(
         "--when-busy",

@@ -324,5 +324,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="another name or address of the server; repeat it for each",
+        help="another name or address of the server; repeat the option for each",
     )

@@ -108,12 +108,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"headstart {__version__}")
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     running = subcommands.add_parser(
-        "run", help="Run one stage, as dvc.yaml does; dvc repro runs them all.", parents=either
+        "run",
+        help="Run one stage, as dvc.yaml does; dvc repro runs all that changed.",
+        parents=either,
     )
     running.add_argument("stage", choices=stage.names(), metavar="STAGE", help="Name of the stage.")
     subcommands.add_parser(
         "repro",
-        help="Check params.yaml, then run what changed; takes the options of dvc repro.",
+        help="Check params.yaml, then run the stages that changed; takes the options of dvc repro.",
         parents=either,
     )
     for name, words in HELP.items():
@@ -135,12 +137,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     serving.add_argument("--port", type=int, help="Port to listen on (default: 8000).")
     serving.add_argument(
-        "--megabytes", type=float, help="Maximum size of a request in megabytes (default: 20)."
+        "--megabytes",
+        type=float,
+        help="Maximum size of a request's body in megabytes (default: 20).",
     )
     serving.add_argument(
         "--waiting",
         type=int,
-        help="Maximum number of requests in the queue (default: 128).",
+        help="Maximum number of requests in each queue (default: 128).",
     )
     serving.add_argument(
         "--seconds",
@@ -152,13 +156,14 @@ def _parser() -> argparse.ArgumentParser:
         dest="names",
         action="append",
         metavar="HOST",
-        help="A name that the server answers to, such as a proxy's; repeat it for each.",
+        help="Another name of the server or of a proxy in front of it; repeat the option for each.",
     )
     serving.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="File with the token that requests must send (default: HEADSTART_SERVE_TOKEN).",
+        help="File with the token that requests must send (default: the environment variable"
+        " HEADSTART_SERVE_TOKEN).",
     )
     asking = subcommands.add_parser(
         "why", help="Show what dvc repro would run, and why.", parents=either
@@ -184,8 +189,8 @@ def _parser() -> argparse.ArgumentParser:
         "--budget",
         type=float,
         metavar="MS",
-        help="Maximum milliseconds per prediction; among the backbones within it, the one with the"
-        " lowest loss wins (default: none).",
+        help="Maximum milliseconds per prediction; of the backbones that are fast enough, the one"
+        " with the lowest loss is chosen (default: no limit).",
     )
     chooser.add_argument(
         "--yes", action="store_true", help="Install missing weights without asking."
@@ -234,9 +239,15 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
     siting.add_argument(
         "--least", type=int, help="Minimum number of examples per class (default: 5)."
     )
-    siting.add_argument("--epsilon", type=float, help="Privacy budget ε (default: no noise).")
+    siting.add_argument(
+        "--epsilon", type=float, help="Privacy budget ε of noise in the sums (default: no noise)."
+    )
     siting.add_argument("--delta", type=float, help="δ of differential privacy (default: 0.00001).")
-    siting.add_argument("--clip", type=float, help="Maximum length of a feature vector.")
+    siting.add_argument(
+        "--clip",
+        type=float,
+        help="With --epsilon: longer feature vectors are scaled down to this length.",
+    )
     joining = subcommands.add_parser(
         "federate",
         help="Compute one head from the sums of several sites, and write its bundle.",
@@ -244,7 +255,11 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         parents=either,
     )
     joining.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="Folders that sites wrote."
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="Folders that `headstart site` wrote, one of each site.",
     )
     joining.add_argument("--into", type=Path, help="Folder to write (default: joined).")
     joining.add_argument(
@@ -257,7 +272,8 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         nargs="+",
         type=float,
         metavar="L2",
-        help="L2 penalty, or several to choose the best from (default: train.weight_decay).",
+        help="L2 penalty of a ridge head, or several, of which the best is chosen (default:"
+        " train.weight_decay).",
     )
 
     comparing = subcommands.add_parser(
