@@ -11,7 +11,7 @@ class LabelsReply(Explained):
 
     labels: list[str] = Field(description="those whose probability reaches their threshold")
     probabilities: dict[str, float] = Field(description="of each label, calibrated")
-    thresholds: dict[str, float] = Field(description="of each label, chosen on validation examples")
+    thresholds: dict[str, float] = Field(description="of each label, from out-of-fold predictions")
 
 
 class LabelReply:
