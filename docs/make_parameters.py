@@ -14,9 +14,9 @@ HEAD = """# Parameters
 All parameters are in `params.yaml`. If the file has a mistake, a command ends with an error message
 before it does any work. A parameter that is not in the file has its default value. Defaults never
 change, so older projects keep their results. If the `params.yaml` of the repository has another
-value, the table says so; a new project of pictures has that value too. Some parameters must be in
-the file because `dvc.yaml` names them. `headstart repro` first runs `headstart check`, which prints
-the lines to add.
+value, the table says so; a new project of pictures has that value too. Parameters that `dvc.yaml`
+names must be in the file. If one is missing, `headstart repro` ends with an error message that has
+the line to add.
 
 `make docs` writes this page from the schema in `pipeline/core/params/` and the `augment` schema of
 each kind in `pipeline/kinds/`."""

@@ -14,7 +14,7 @@ from ..heads.floor import Pair
 from ..heads.head import Floats, activated
 from ..tables import floor
 from ..tables.features import Split
-from ..tables.figures import LEAST_LEAD
+from ..tables.figures import hardly_better
 from ..tasks import TASKS
 from . import figure, measuring, spelt
 from .intervals import Groups, difference_interval, expanded
@@ -47,8 +47,7 @@ class Lead:
             f" examples, with equal heads), {100 * confidence:g} % interval {self.low:+.4f} to"
             f" {self.high:+.4f}"
         ]
-        # Near the top, no backbone can be that far above.
-        if self.high < LEAST_LEAD and (lead < 0 or self.floor <= 1 - LEAST_LEAD):
+        if hardly_better(self.backbone, self.floor, self.high):
             found.append("the backbone is hardly better than its floor: run `headstart choose`")
         return found
 

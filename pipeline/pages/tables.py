@@ -12,7 +12,7 @@ from ..core.errors import DataError
 from ..core.paths import REFUSED, REPEATS, SETS, SLICES, SWEEP, TRAINING
 from ..evaluation import SHARE, measure, spelt
 from ..tables import cells
-from ..tables.figures import LEAST_LEAD, Metrics
+from ..tables.figures import Metrics, hardly_better
 from ..tables.manifest import DRAWN, GIVEN, PLACE
 from ..tasks import Task
 from . import charts
@@ -244,7 +244,7 @@ def baselines(found: dict[str, Any], name: str, confidence: str) -> str:
             words.append(
                 f"The {confidence} interval of the difference is {shown['low']} to {shown['high']}."
             )
-            if figures["high"] < LEAST_LEAD:
+            if hardly_better(figures["backbone"], figures["floor"], figures["high"]):
                 words.append("The backbone is hardly better than its floor: run headstart choose.")
     return " ".join(words)
 

@@ -7,7 +7,19 @@ from typing import Any, Self
 
 from ..core.errors import DataError
 
-LEAST_LEAD = 0.05  # a backbone whose lead is surely less is hardly better than its floor
+LEAST_LEAD = 0.05
+
+
+def hardly_better(backbone: float, floor: float, high: float) -> bool:
+    """Return whether a backbone is hardly better than its floor, so that people should be warned.
+
+    Args:
+        backbone: the score of a head on the backbone's features; 1 is the best.
+        floor: the score of a head on the floor's features. Above 0.95, no backbone can be 0.05
+            better, so only a backbone that is worse is warned of.
+        high: the upper end of the interval of their difference.
+    """
+    return high < LEAST_LEAD and (backbone < floor or floor <= 1 - LEAST_LEAD)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import yaml
 from pipeline.core.errors import DataError
 from pipeline.core.paths import FLOOR_HEADS, MANIFEST, METRICS
 from pipeline.evaluate import evaluate
+from pipeline.evaluation.floor import Lead
+from pipeline.pages.tables import baselines
 from pipeline.tables import floor
 from pipeline.tables.manifest import read_manifest, write_manifest
 from pipeline.train import train
@@ -67,12 +69,12 @@ def test_the_lead_over_the_floor_is_printed_and_written(task, measure, capsys):
     printed = capsys.readouterr().out
     assert "above its floor cheap in " in printed
     assert HARDLY not in printed
-    baselines = json.loads(METRICS.read_text())["baselines"]
-    figures = baselines["floor"][measure]
+    noted = json.loads(METRICS.read_text())["baselines"]
+    figures = noted["floor"][measure]
     lead = figures["backbone"] - figures["floor"]
     assert figures["low"] < lead < figures["high"]
-    assert figures["low"] > 0.05, baselines
-    assert ("chance" in baselines) == (task == "classification")
+    assert figures["low"] > 0.05, noted
+    assert ("chance" in noted) == (task == "classification")
 
 
 def test_a_backbone_that_is_no_better_is_said_to_be_the_wrong_one(capsys):
@@ -81,12 +83,29 @@ def test_a_backbone_that_is_no_better_is_said_to_be_the_wrong_one(capsys):
     printed = capsys.readouterr().out
     assert "below its floor cheap in accuracy" in printed
     assert HARDLY in printed
-    baselines = json.loads(METRICS.read_text())["baselines"]
-    assert baselines["chance"] == 0.5
+    noted = json.loads(METRICS.read_text())["baselines"]
+    assert noted["chance"] == 0.5
     manifest = read_manifest(MANIFEST)
     largest = manifest["label"][manifest["split"] == "train"].mode()[0]
     labels = manifest["label"][manifest["split"] == "test"]
-    assert baselines["largest_class"] == pytest.approx(labels.eq(largest).mean(), abs=1e-6)
+    assert noted["largest_class"] == pytest.approx(labels.eq(largest).mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "at_the_floor", "high", "is_said"),
+    [
+        (0.7, 0.69, 0.04, True),
+        (0.7, 0.6, 0.2, False),
+        (0.98, 0.97, 0.02, False),
+        (0.96, 0.97, 0.02, True),
+    ],
+)
+def test_the_report_and_evaluate_warn_of_the_same_backbones(backbone, at_the_floor, high, is_said):
+    lead = Lead("cheap", "accuracy", at_the_floor, backbone, -0.01, high, 100)
+    assert (HARDLY in "\n".join(lead.lines(0.95))) == is_said
+    figures = {"backbone": backbone, "floor": at_the_floor, "low": -0.01, "high": high}
+    shown = baselines({"floor": {"name": "cheap", "accuracy": figures}}, "accuracy", "95 %")
+    assert ("hardly better than its floor: run headstart choose" in shown) == is_said
 
 
 def test_a_project_whose_dvc_yaml_is_older_has_no_floor(capsys):

@@ -139,8 +139,8 @@ class IngestParams(Section):
     )
     path: Annotated[str, Field(min_length=1)] = setting(
         "data/raw/surfaces.csv",
-        "folder or table to read; for s3: the folder with the listing; for torchvision:"
-        " data/raw/torchvision",
+        "folder or table to read; for s3: the folder in which `headstart list` writes the listing;"
+        " for torchvision: data/raw/torchvision",
     )
     task: TaskName = setting(
         "classification",
@@ -150,7 +150,7 @@ class IngestParams(Section):
     targets: Targets | None = setting(
         None,
         "columns of the table to predict; multilabel: one column per label (1, 0, or empty"
-        " if unknown); regression: one column per target; null: the column label",
+        " if unknown); regression: one column per target; null: the column that ingest.label names",
     )
     label: TargetName = setting("label", "column of the table that has the labels")
     encoding: Encoding = setting(
@@ -162,7 +162,7 @@ class IngestParams(Section):
     shares: Shares = setting(
         Shares(), "fractions of train, val and test, used if the source gives no split"
     )
-    seed: Seed = setting(0, "random seed of the split")
+    seed: Seed = setting(0, "random seed of the split; another seed draws another split")
     val_of_each_class: bool = setting(
         False,
         "classification: if a class has no validation example, use one of its training examples"
@@ -314,7 +314,7 @@ def _penalties(given: Any) -> Any:
 
 
 class TrainParams(Section):
-    """The head. A list for a hyperparameter trains one head per value and keeps the best."""
+    """The head. If hyperparameters are lists, one head is trained for each combination."""
 
     optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = setting(
         "lbfgs", "sgd, momentum, adam, adamw, lbfgs, ridge, lda or nearest_mean"
@@ -355,7 +355,7 @@ class TrainParams(Section):
         True, "train the chosen head again on train and validation examples together"
     )
     epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
-        50, "number of epochs, for heads that are trained by gradient descent"
+        50, "maximum number of epochs, for heads that are trained by gradient descent"
     )
     batch_size: Annotated[int, Field(ge=1)] = setting(
         256, "examples per batch, for heads that are trained by gradient descent"
@@ -466,7 +466,7 @@ class EvaluateParams(Section):
     )
     seed: Seed = setting(0, "random seed of the resampling")
     repeats: Repeats = setting(
-        0, "number of other splits on which to train and test the chosen head again; 0: none"
+        0, "number of other splits on which the chosen head is trained and measured again; 0: none"
     )
 
 
@@ -477,7 +477,7 @@ class ChecksParams(Section):
         0.5, "compare two examples if the cosine of their features is at least this"
     )
     label_issue_margin: Annotated[float, Field(ge=0, le=1)] = setting(
-        0.5, "report a label only if another one is more probable by at least this"
+        0.5, "report a label as an issue only if another one is more probable by at least this"
     )
     least_examples: Annotated[int, Field(ge=0)] = setting(
         10, "report a class that has fewer training examples than this"
@@ -553,8 +553,8 @@ class FinetuneParams(Section):
     run: Run = setting([], RUN)
     method: Literal["blocks", "lora"] = setting(
         "blocks",
-        "what to train with the head: blocks (the last blocks) or lora (adapters in all layers,"
-        " only for texts; docs/text.md)",
+        "what to train with the head: blocks (the last blocks) or lora (adapters in all attention"
+        " layers, only for texts; docs/text.md)",
     )
     blocks: Annotated[int, Field(ge=1)] = setting(
         3, "number of last blocks of the backbone to train"
@@ -564,20 +564,23 @@ class FinetuneParams(Section):
         10, "number of epochs; each uses every training example once, with new augmentation"
     )
     batch_size: Annotated[int, Field(ge=1)] = setting(32, "examples per batch")
-    learning_rate: Positive = setting(0.00003, "learning rate of the head")
+    learning_rate: Positive = setting(
+        0.00003, "learning rate of the head, and of the adapters of lora"
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = setting(
-        0.7, "factor by which the learning rate falls from each block to the one below it"
+        0.7, "learning rate of a block, relative to that of the block above it"
     )
     weight_decay: NotNegative = setting(0.01, "weight decay of AdamW")
     batch_norm: Literal["kept", "updated"] = setting(
-        "kept", "batch normalisation statistics of the trained blocks: kept or updated"
+        "kept",
+        "batch normalisation statistics of the trained blocks: kept (as pretrained) or updated",
     )
-    seed: Seed = setting(0, "random seed of the order of the examples")
+    seed: Seed = setting(0, "random seed of the order of the examples, and of the adapters of lora")
     device: Device = setting("auto", "auto, cpu or cuda")
 
 
 class FromScratchParams(Section):
-    """Training the backbone's network from random weights, for as many epochs as `finetune`."""
+    """Training the network from random weights, with the epochs and batch size of `finetune`."""
 
     run: Run = setting([], RUN)
     learning_rate: Positive = setting(0.003, "learning rate of the whole network")
