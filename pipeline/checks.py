@@ -161,7 +161,7 @@ def checks() -> None:
 
 
 def _unread(kind: Kind, manifest: pd.DataFrame, reads: tuple[str, ...]) -> str:
-    """Return that the backbone does not read the examples' language; empty if it does."""
+    """Return a warning if the backbone does not read the examples' language; empty if it does."""
     if not reads or getattr(kind, "unread", None) is None:
         return ""
     return kind.unread(list(zip(manifest["path"], manifest["digest"], strict=True)), reads)
