@@ -46,7 +46,7 @@ NOT_TESTED = {
     DRAWN: "ingest drew them at random",
     PLACE: "the source divides its splits by place, so they differ by design",
 }
-NOTES = "notes"  # what a check cannot tell, and why
+NOTES = "notes"  # the table of warnings, and of reasons why a check was not possible
 UNCOUNTED = ("drift", NOTES)
 # Examples or classes in a printed line; the table has all.
 NAMED = 3
