@@ -1,9 +1,9 @@
 """Optional stage, adapt: adapt the head to another domain (unsupervised domain adaptation).
 
-The stage trains a head on features that are aligned with that domain. It uses this head only if
-there is evidence, without labels of that domain, that the head is better (`transfer/adapting.py`).
-The stage writes the bundle of this head to `adapted/`, or else a copy of the existing bundle. The
-test examples serve only to measure the effect.
+The stage trains a head on features that are aligned with that domain. If `adapt.method` is auto,
+it uses this head only if there is evidence, without labels of that domain, that the head is better
+(`transfer/adapting.py`). The stage writes the bundle of this head to `adapted/`, or else a copy of
+the existing bundle. The test examples serve only to measure the effect.
 """
 
 import json

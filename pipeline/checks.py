@@ -46,7 +46,7 @@ NOT_TESTED = {
     DRAWN: "ingest drew them at random",
     PLACE: "the source divides its splits by place, so they differ by design",
 }
-NOTES = "notes"  # what a check cannot tell, and why
+NOTES = "notes"  # the table of warnings, and of reasons why a check was not possible
 UNCOUNTED = ("drift", NOTES)
 # Examples or classes in a printed line; the table has all.
 NAMED = 3
@@ -161,7 +161,7 @@ def checks() -> None:
 
 
 def _unread(kind: Kind, manifest: pd.DataFrame, reads: tuple[str, ...]) -> str:
-    """Return that the backbone does not read the examples' language; empty if it does."""
+    """Return a warning if the backbone does not read the examples' language; empty if it does."""
     if not reads or getattr(kind, "unread", None) is None:
         return ""
     return kind.unread(list(zip(manifest["path"], manifest["digest"], strict=True)), reads)

@@ -25,7 +25,7 @@ from .tables import by_key, joined, parquet
 from .tables.features import Features, write_shards
 from .tables.manifest import kind_in, read_manifest
 
-MANY = 500  # views whose computation takes so long that `advice` on it is printed
+MANY = 500  # views; if more have to be computed, `advice` on bfloat16 is printed
 
 
 def extract() -> None:
@@ -96,11 +96,11 @@ def write(
 ) -> int:
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
-    Shards that have the same rows already are left as they are, and rows that a shard has already
-    are not read from the store (`runners/written.py`).
-    Views are recomputed if the store finds a damaged entry only when it reads the vector. If
-    features are written as keys, vectors are not read here, so only later stages find such an
-    entry.
+    If features are written as vectors, shards that have the same rows already are left as they are,
+    and rows that a shard has already are not read from the store (`runners/written.py`).
+    The store finds some damaged entries only when it reads the vector. The views of such entries,
+    and of entries that were removed since the first look-up, are recomputed. If features are
+    written as keys, vectors are not read here, so only later stages find damaged entries.
 
     Args:
         tables: the tables from `every_view`, one per network; they differ only in their keys.

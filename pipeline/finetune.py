@@ -1,9 +1,10 @@
 """Optional stage, finetune: train the last blocks of the backbone, once the head has converged.
 
 In a text encoder, small adapters can be trained instead of blocks (`finetune.method`: lora). The
-chosen head is first trained on training examples alone. Then head and backbone are trained together
-on the examples. The result is used only if it is better on validation examples. If `train.refit` is
-true, head and backbone are then trained again, on training and validation examples.
+chosen head is first trained on the features of the training examples alone. Then head and backbone
+are trained together on these examples. The result is used only if it is better on validation
+examples. If it is used and `train.refit` is true, head and backbone are trained again, on training
+and validation examples.
 """
 
 from .core import command

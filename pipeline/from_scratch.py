@@ -87,7 +87,9 @@ def from_scratch() -> None:
         "from_scratch",
     )
     if not trained.best:
-        raise TrainingError(f"training from random weights {trained.status}")
+        raise TrainingError(
+            f"training from random weights {trained.status}; lower from_scratch.learning_rate"
+        )
     report: dict[str, Any] = {"epoch": trained.best, "status": trained.status}
     gained = ""
     for split, name in (("val", "validation"), ("test", "test")):

@@ -34,7 +34,7 @@ from .tasks import SEPARATOR, TASKS
 
 
 def ingest() -> None:
-    """Read the source, refuse unusable examples, split the others, and write the two tables."""
+    """Read the source, refuse unusable examples, split the others, and write the tables."""
     every = params.load(kinds.schema)
     settings = every.ingest
     name = kinds.declared(settings)
@@ -150,7 +150,7 @@ def stop_if_unusable(
     unit: str,
     every: Params,
 ) -> None:
-    """Raise `DataError` if too many units were refused, or a later stage would refuse the rest."""
+    """Raise `DataError` if there is no unit, too many were refused, or a stage needs more."""
     settings = every.ingest
     if files == 0:
         raise DataError(f"{settings.path} has no {unit}s")

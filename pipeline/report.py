@@ -1,7 +1,8 @@
 """Last stage, report: one HTML page with the results, and with reasons to doubt them.
 
-The page is self-contained. It depends only on the stage's inputs, except for one thing that DVC
-cannot track: the commit that the run is compared with, which the page names.
+The page is self-contained, except for the thumbnails of a map of over `points.INLINE` examples. It
+depends only on the stage's inputs and on one thing that DVC cannot track: the commit that the run
+is compared with, which the page names.
 """
 
 import shutil
@@ -179,7 +180,7 @@ def made_of(bundle: Bundle) -> dict[str, str]:
 
 
 def parameters(settings: Params) -> dict[str, object]:
-    """Return the parameters of earlier stages, except those of optional ones."""
+    """Return the parameters of earlier stages, except those of `bundle` and of optional stages."""
     sections = {
         "ingest": settings.ingest,
         "augment": settings.augment,

@@ -48,7 +48,7 @@ from .tasks import TASKS
 
 
 def train() -> None:
-    """Train a head for each combination; save the one that is best on the validation examples."""
+    """Train a head for each combination; save the best by validation loss or cross-validation."""
     settings = params.load(kinds.schema).train
     combinations = every_combination(settings)
     descending = [one for one in combinations if one.optimizer not in CLOSED_FORMS]

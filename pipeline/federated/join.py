@@ -52,12 +52,12 @@ def run(
         folders: the folders that `headstart site` wrote, one per site.
         into: the folder to write.
         optimizer: a key of `sums.SOLVERS`.
-        weight_decay: the penalties of the head, from which generalised cross-validation chooses;
-            None for those in `params.yaml`.
+        weight_decay: the penalties of a ridge head, from which generalised cross-validation
+            chooses; None for those in `params.yaml`.
 
     Returns:
-        The number of folders that were left out and whose site may therefore be missing. Folders
-        that a newer submission of the same site replaces do not count.
+        The number of folders that were left out and whose site may therefore be missing. Copies of
+        a submission, and those that a newer one of the same site replaces, do not count.
 
     Raises:
         HeadstartError: no submission can be joined, or the backbone is not available.
@@ -149,7 +149,7 @@ def chosen(folders: Sequence[Path], settings: Params) -> tuple[list[Submission],
     for one in taken:
         first = unique.setdefault(one.about["sums"], one)
         if first is not one:
-            left_out.append(LeftOut(one.folder, f"it holds the very sums of {first.site}"))
+            left_out.append(LeftOut(one.folder, f"its sums are the same as those of {first.site}"))
     order = list(dict.fromkeys(folders))
     left_out.sort(key=lambda one: order.index(one.folder))
     # A reason may quote text of a stranger.

@@ -22,9 +22,10 @@ Examples = dict[str, str]  # from an example's digest to its label
 class Entry:
     """A submission.
 
-    `of` is the digest of the sums without noise and of their description. `settings` is the digest
-    of the settings that the features depend on. `rho` is the ρ of its noise, None without noise.
-    `added` has the examples that are new since the previous submission, or whose label changed.
+    `of` is the digest of the sums before noise, of their description, and of the requested noise.
+    `settings` is the digest of the settings that the features depend on. `rho` is the ρ of the
+    noise, None without noise. `added` has the examples that are new since the previous submission,
+    or whose label changed.
     """
 
     number: int

@@ -24,7 +24,7 @@ def page(
     """Return the text of the page.
 
     Args:
-        about: the content of its `submission.json`.
+        about: the content of the submission's `submission.json`.
         rows: the number of vectors in the sums, one per view of an example.
         ledger: the ledger, with this submission.
         near: for each similar earlier submission its number, a class, and the number of examples

@@ -133,7 +133,7 @@ def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> No
     if epsilon is None:
         for option, value in (("--clip", clip), ("--delta", delta)):
             if value is not None:
-                raise ParamsError(f"{option} needs --epsilon: give both or neither")
+                raise ParamsError(f"{option} needs --epsilon: add it, or leave out {option}")
         return None
     delta = DELTA if delta is None else delta
     if clip is None:
@@ -151,7 +151,7 @@ def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> No
 
 
 def _rows(settings: Params) -> tuple[Split, Examples, list[str]]:
-    """Return the rows that `train` would use, their examples by digest, and the classes.
+    """Return the rows that `train` would use, their labels by digest, and the classes.
 
     Raises:
         DataError: there are no features, or no head can be computed from their sums.
@@ -197,7 +197,7 @@ def wanted(settings: Params, kind: str, dimension: int) -> dict[str, Any]:
     """Return the fields that must be equal in all submissions that are joined.
 
     Args:
-        dimension: the dimension of its features.
+        dimension: the dimension of the features.
 
     Raises:
         HeadstartError: the backbone is not available.

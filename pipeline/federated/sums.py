@@ -1,7 +1,7 @@
 """Sums over feature vectors, in float64, and the heads that are computed from the sums alone.
 
-The sums of several sites add up to the sums of all their rows. A head from the total is therefore
-the same as a head from all rows, except for rounding.
+The sums of several sites add up to the sums of all their rows. Without noise, a head from the total
+is therefore the same as a head from all rows, except for rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from ..heads.head import Head, one_thread
 
 AT_ONCE = 2**22  # feature values that are converted to float64 at a time
 DRAWS = 2000  # rows of logits that are drawn to calibrate a head
-MOST_FITTED = 0.95  # the most leverage to correct for; above it too little else is left
+MOST_FITTED = 0.95  # leverage; with more, hardly anything but the row's own label is left
 
 Floats64 = npt.NDArray[np.float64]
 
@@ -233,8 +233,8 @@ def fair_scale(sums: Sums, solved: Solved, optimizer: str, decay: float) -> floa
 
     There are no examples to calibrate on. Logits are therefore drawn for each class from a normal
     distribution with the mean of the class and the covariance within the classes. A ridge head was
-    fitted to these rows, so the effect of each row's own label is removed, as leaving the row out
-    would do.
+    fitted to the summed rows, so the effect of each row's own label is removed, as leaving the row
+    out would do.
     """
     logits, labels = draws(solved, possible(sums))
     if optimizer == "ridge":

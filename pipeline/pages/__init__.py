@@ -28,7 +28,7 @@ class Page(Protocol):
     def parts(self, predictions: "pd.DataFrame", names: list[str]) -> "Row":
         """Return the values for the task's `page.html`.
 
-        `widest` is the width of a chart in the page's units; `reliability` is a chart or None.
+        `widest` is the largest width of a chart in rem; `reliability` is a chart or None.
         """
 
 

@@ -21,7 +21,7 @@ INK, FAINT, FIRST, SECOND, PAPER = (
 WIDTH = 302.4  # of a chart; on a phone its letters are then as large as the text
 SIZE, SMALL = 10, 9  # of letters
 DASHED = "; stroke-dasharray: 5.5 2.4"
-TICKS = 6  # on an axis, at most
+TICKS = 6  # steps between the numbers on an axis, at most
 
 Numbers = Iterable[Any]
 Ends = tuple[float, float]
@@ -30,8 +30,8 @@ Ends = tuple[float, float]
 def confusion(counts: npt.NDArray[np.int64], classes: list[str]) -> str:
     """Draw the confusion matrix of `counts` [c, c], one row per actual class.
 
-    The opacity of a cell is its fraction of the row. Shades of one colour are readable with every
-    kind of colour vision.
+    The opacity of a cell grows with its fraction of the row, and correct and wrong predictions have
+    different colours. Opacity is readable with every kind of colour vision.
     """
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     margin = 30 + max(map(_length, classes))
@@ -152,7 +152,7 @@ class _Plot:
     def frame(
         self, across: str, up: str, whole: bool = False, rows: Sequence[str] | None = None
     ) -> list[str]:
-        """Return the grid and the axes with their titles; `rows` are names instead of numbers."""
+        """Return the grid and the axes with their titles; `rows` are names for the y axis."""
         (left, bottom), (right, top) = self.at(self.x[0], self.y[0]), self.at(self.x[1], self.y[1])
         parts = []
         for tick in _ticks(*self.x, whole):
@@ -170,7 +170,7 @@ class _Plot:
         return [*parts, _text(8, (top + bottom) / 2, up, turned=True)] if up else parts
 
     def line(self, x: Numbers, y: Numbers, colour: str, style: str = "") -> str:
-        """Return a line through points; those without a number are left out."""
+        """Return a line through points, without those that have a NaN."""
         there = [one for one in zip(x, y, strict=True) if not any(map(math.isnan, one))]
         return _path([self.at(*one) for one in there], colour, f"; stroke-width: 1.5{style}")
 
@@ -186,9 +186,10 @@ class _Plot:
     def legend(
         self, lines: Sequence[Sequence[str]], dots: bool = False, top: bool = False
     ) -> list[str]:
-        """Return the words, colour and style of each line; the last is a dot if `dots`.
+        """Return the legend of `lines`, each with its words, colour and style.
 
-        It is at the right, above if `top`, else below.
+        The legend is at the right, at the top if `top`, else at the bottom. If `dots`, its last
+        sample is a dot.
         """
         longest = max(_length(words) for words, *_ in lines) * SMALL / SIZE
         start = self.width - 10 - longest
@@ -217,7 +218,7 @@ def _ends(values: npt.ArrayLike) -> Ends:
 
 
 def _ticks(one: float, other: float, whole: bool = False) -> list[float]:
-    """Return at most `TICKS` round numbers between two."""
+    """Return round numbers between two, at most `TICKS` + 1 of them."""
     low, high = sorted((one, other))
     unit = 10 ** math.floor(math.log10((high - low) / TICKS))
     steps = [unit * factor for factor in (1, 2, 5, 10)]
@@ -227,7 +228,7 @@ def _ticks(one: float, other: float, whole: bool = False) -> list[float]:
 
 
 def _length(words: str) -> float:
-    """Return about how long words are."""
+    """Return the approximate length of words."""
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in words)
     return SIZE * (0.6 * (len(words) - wide) + wide)
 

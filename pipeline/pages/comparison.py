@@ -14,7 +14,7 @@ Document = Mapping[str, object]  # metrics or parameters, nested by name
 
 
 def since_last_commit(metrics: Document, now: Document) -> Row:
-    """Return the parameters and metrics that differ from the last git commit.
+    """Return the parameters and metrics that differ from the last git commit, or why not.
 
     Args:
         now: the parameters of this run, by section.

@@ -20,7 +20,7 @@ from ..tables.manifest import TARGET
 DIGITS = 12  # of a digest; enough to distinguish a million examples
 SIDE = 240  # pixels of an example's longer side; the page crops it to a square
 
-REVIEWED = '<datalist id="labels"'  # which a page has if its examples can be corrected
+REVIEWED = '<datalist id="labels"'  # in a page whose examples can be corrected
 
 Row = dict[str, object]  # values for the template, by name
 
@@ -64,7 +64,7 @@ class Thumbnails:
         return self._digest(path)[:DIGITS] if self.hidden and path else path
 
     def attributes(self, path: str) -> dict[str, str]:
-        """Return the data attributes with which `review.js` corrects the example at `path`."""
+        """Return the data attributes that `review.js` needs to correct the example at `path`."""
         if self.hidden or not path:
             return {}
         label = str(self._rows[path][1])
@@ -72,7 +72,7 @@ class Thumbnails:
         return {"digest": self._digest(path), "label": label, "fields": fields}
 
     def fields(self, path: str) -> dict[str, str]:
-        """Return the targets that can be corrected; empty if it is the label."""
+        """Return the targets that can be corrected; empty if the label is corrected instead."""
         columns = [TARGET + name for name in self._targets]
         row, at = self._rows[path][2], self._manifest.at
         return {name: _cell(at[row, name]) for name in columns if name in self._manifest}

@@ -54,7 +54,7 @@ def cards(
     found = []
     for one, why in zip(mistakes, reasons, strict=True):
         heat = why.heat if why.best == one.heat_of else None
-        # A text with its marks is the text itself, and need not stand beside it once more.
+        # The heat map of a text contains the whole text, so the text is not shown again.
         repeated = heat is not None and heat.media_type.startswith("text/")
         beside: Row = {
             "path": shown.name(one.path),

@@ -17,7 +17,7 @@ from .embed import Thumbnails
 
 COLUMNS = ("digest", "x", "y", "novelty", "suggested", "right", "doubt")
 SIDE = 64  # pixels of a thumbnail
-INLINE = 2000  # examples whose thumbnails are in the page; those of more are in sheets beside it
+INLINE = 2000  # examples; if there are more, their thumbnails are in sheets beside the page
 ACROSS = 16  # thumbnails in a row of a sheet
 LONGEST = 100  # characters of a text, if there are more examples than `INLINE`
 
@@ -45,8 +45,8 @@ def points(
     """Return the columns of the map for `map.js`.
 
     Args:
-        answers: the predictions of the test examples, with `path`, `predicted` and `correct`; they
-            take the place of those of the out-of-fold heads; None if they are of another form.
+        answers: the predictions of the test examples, with `path`, `predicted` and `correct`, which
+            replace those of the out-of-fold heads; None if the task is not classification.
         shown: how examples are named.
         small: thumbnails by path.
         flaws: the problem of each example that is hardly usable, by path.
@@ -93,8 +93,8 @@ def points(
 def sheets(table: pd.DataFrame, small: Mapping[str, Shown]) -> dict[str, str]:
     """Return SVG files of the thumbnails by name, for a map of more than `INLINE` examples.
 
-    The files lie beside the page, because a browser loads pictures from there, but no data. An
-    example's file begins with the first two digits of its digest, so that a new one changes one.
+    From files beside a page on disk, a browser loads pictures but no data. A file is named after
+    the first two digits of its examples' digests, so a new example changes only one file.
     """
     tiles: dict[str, list[str]] = defaultdict(list)
     for digest, path in _on_sheets(table, small):

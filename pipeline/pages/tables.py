@@ -97,16 +97,16 @@ def _figure(name: str, value: float) -> str:
 
 
 def confused(predictions: pd.DataFrame, classes: int) -> list[Row]:
-    """Return the confused pairs of classes, the most frequent first."""
+    """Return the first `MOST_ROWS` confused pairs of classes, in the order of `_pairs`."""
     return rows(_pairs(predictions, classes).head(MOST_ROWS))
 
 
 def _pairs(predictions: pd.DataFrame, classes: int) -> pd.DataFrame:
     """Return one row per confused pair of classes: `actual`, `predicted` and `pictures`.
 
-    If there are many classes, most have few test examples, so that most pairs are equally frequent.
-    Pairs with the most errors in both directions together then come first, and ties are ordered by
-    frequency and confidence.
+    The most frequent pair comes first. But if there are over `MOST_DRAWN` classes, most pairs are
+    equally frequent. In this case pairs with the most errors in both directions together come
+    first, and ties are ordered by frequency and confidence.
     """
     wrong = predictions[~predictions["correct"]]
     grouped = wrong.groupby(["label", "predicted"])
@@ -198,8 +198,8 @@ def of_set(table: pd.DataFrame) -> list[Row]:
 def heads(table: pd.DataFrame) -> list[Row]:
     """Return the best of the heads that were tried, with the hyperparameters that they use.
 
-    The first is the chosen one. Columns without any value are left out, as are epochs if every head
-    was solved for in one step.
+    The first is the chosen one. Columns without any value are left out. If every head was solved
+    for in one step, epochs and status are left out too.
     """
     if len(table) < 2:
         return []
@@ -220,7 +220,7 @@ def _in_words(column: str) -> str:
 
 
 def baselines(found: dict[str, Any], name: str, confidence: str) -> str:
-    """Return what the metrics are to be compared with, in words; empty if nothing is known.
+    """Return sentences on what to compare the metrics with; empty if nothing is known.
 
     Args:
         found: as `Metrics.baselines`.

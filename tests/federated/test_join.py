@@ -566,7 +566,7 @@ def test_two_sites_of_one_name_and_a_copy_under_another_are_left_out(server, tmp
     assert "2 sites joined (oslo 1, pune 1)" in said
     rewrite(tmp_path / "twin", site="mara")
     join.run([*NAMES, tmp_path / "twin"])
-    assert "it holds the very sums of lima" in capsys.readouterr().out
+    assert "its sums are the same as those of lima" in capsys.readouterr().out
 
 
 def test_two_submissions_of_one_number_are_left_out(server, tmp_path, capsys):

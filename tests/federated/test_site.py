@@ -275,7 +275,7 @@ def test_a_project_keeps_its_name(oslo):
     ("asked", "said"),
     [
         ({"name": "../oslo"}, "is not a name for a site"),
-        ({"clip": 1.0}, "--clip needs --epsilon: give both or neither"),
+        ({"clip": 1.0}, "--clip needs --epsilon: add it, or leave out --clip"),
         ({"delta": 1e-6}, "--delta needs --epsilon"),
         ({"epsilon": 1.0}, "--epsilon needs --clip"),
         ({"epsilon": -1.0, "clip": 1.0}, "have to be above 0"),
