@@ -63,9 +63,10 @@ class Answer:
     regression, in the units of the targets.
 
     `distance` is the distance to the training examples (`novelty.py`), and `unusual` whether it
-    exceeds the threshold of novelty detection. Both are None if the bundle detects no novelty.
-    `likely` is the prediction set, the most probable class first. `interval` [targets, 2] has the
-    prediction intervals. Without coverage `likely` is empty and `interval` None.
+    exceeds the threshold of novelty detection. Both are None if the bundle detects no novelty, and
+    `unusual` also if there were too few examples to set the threshold. `likely` is the prediction
+    set, the predicted class first. `interval` [targets, 2] has the prediction intervals. Without
+    coverage `likely` is empty and `interval` None.
     """
 
     probabilities: Floats

@@ -185,8 +185,9 @@ class Classifier:
 
         Args:
             data: the bytes of its file, in any format of the kind.
-            heat: whether to compute the heat map of `Answer.best`, or of the first target.
-            neighbours: the number of nearest training examples to find.
+            heat: whether to compute the heat map of `Answer.best`, or of the first target; needs
+                `explains`.
+            neighbours: the number of nearest training examples to find; needs `explains`.
             side: the side of a small heat map in pixels; None for the size of the backbone's input.
             seen: [1 + inputs, dimension], the features of the example and then those that the
                 method `hidden` returns, if they are known: no network runs.

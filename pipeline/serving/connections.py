@@ -2,7 +2,7 @@
 
 uvicorn waits without limit for the rest of a request's header, and counts idle connections towards
 its maximum. This module requires a complete header within seconds. If there are too many
-connections, the one that has been idle longest is closed.
+connections, it closes the longest idle one of the address that has the most.
 """
 
 import asyncio
@@ -97,7 +97,10 @@ class Connection(H11Protocol):
         self.transport.abort()
 
     def _make_room(self) -> None:
-        """Close the longest idle connection of the address that has the most connections."""
+        """Close the longest idle connection of the address that has the most connections.
+
+        If that address has no idle one, the longest idle one of all is closed.
+        """
         addresses = Counter(_address(one) for one in self.connections)
         crowded = addresses.most_common(1)[0][0]
         oldest = next(iter(self.silent))  # this one is among them

@@ -2,9 +2,10 @@
 
 As in `predict`, one thread on one core handles an example from decoding to prediction. There is one
 thread per core for fast requests. Slow requests, for heat maps and thumbnails, have their own queue
-and one thread fewer, so that a fast request never waits for them. Examples that need much memory
-are handled one at a time. Requests are not batched: a core predicts as many examples per second one
-by one as in batches (benchmarks/answers.md), and no request waits for others.
+and one thread fewer (but at least one), so that no fast request queues behind them. Examples that
+need much memory are handled one at a time. Requests are not batched: a core predicts as many
+examples per second one by one as in batches (benchmarks/answers.md), and no request has to wait for
+a batch to fill.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ class Limits:
 
     Attributes:
         megabytes: the size of the largest example.
-        waiting: how many requests one queue may hold.
+        waiting: how many requests one queue may hold, with those that are being answered.
         seconds: the time from a request's arrival to its answer.
         header_seconds: the time until a request's header is complete.
         connections: how many may be open at a time.

@@ -29,7 +29,7 @@ Example = tuple[str, Callable[[], bytes]]  # its name in messages, and a functio
 
 
 class Embedded(NamedTuple):
-    """Features [examples, dimension] in order, and how many of them were not in the store."""
+    """Features [examples, dimension] in order, and how many each network computed, added up."""
 
     features: Floats
     computed: int
@@ -55,7 +55,7 @@ def embed(examples: Sequence[Example], encoder: Encoder, batch_size: int) -> Emb
     Each core takes a batch of examples. No file is kept in memory while features are looked up.
 
     Args:
-        examples: each is read once, and a second time if its features are missing.
+        examples: each network reads each example once, and again if its features are missing.
 
     Raises:
         RefusedError: an example is not accepted; the message has its name and the reason.

@@ -35,7 +35,7 @@ def class_map(maps: Sequence[Floats], head: Head, power: float, label: int) -> F
     Args:
         maps: the last feature maps [d, h, w] of each backbone for the example; their means over h
             and w are its features.
-        power: the power that its features were raised to.
+        power: the power that the head's features were raised to.
         label: position of the class, or of the target, whose map shows what raises it.
 
     Returns:
@@ -174,7 +174,7 @@ def neighbours(features: Floats, bank: Floats, k: int) -> tuple[npt.NDArray[np.i
     Args:
         features: [n, d], from `directions`.
         bank: [m, d], from `directions`.
-        k: the number of neighbours per row, at most m.
+        k: the number of neighbours per row; if it is larger than m, m are returned.
 
     Returns:
         positions in the bank [n, k] and cosine similarities [n, k], the nearest first.

@@ -31,7 +31,7 @@ def hidden_features(
     """
     chosen = list(examples)
     if not classifier.hides or classifier.takes_counts:
-        return {}  # features of term counts are wider than quick to compute
+        return {}  # features of term counts are quick to compute, and too wide to store
     wanted = [(digest, classifier.kind.original, form) for _, digest, form in chosen]
     (keys,) = view_keys(wanted, classifier.kind, _made_by(classifier))
     dimension, problem = classifier.bundle.backbone.dimension, None

@@ -2,9 +2,9 @@
 
 The distance is measured to the k-th nearest training example, between features of length 1 (Sun,
 Ming, Zhu and Li, "Out-of-distribution detection with deep nearest neighbors", ICML 2022). An
-example is novel (`unusual`) if it is farther away than 95 % of the validation examples, on which
-the head was not trained. In small data sets the nearest example (k = 1) detects novelty best, and
-every class has at least one example (benchmarks/sets.md).
+example is novel (`unusual`) if it is farther away than 95 % of the validation examples, or of the
+training examples if there are too few validation examples. In small data sets the nearest example
+(k = 1) detects novelty best, and every class has at least one example (benchmarks/sets.md).
 
 The distance is computed to at most 1,000 examples, so that prediction stays fast. These examples
 are called the bank, and are the first rows of the bundle's neighbours.

@@ -101,8 +101,8 @@ def whole(
         networks: for each backbone the graph from an example to the backbone's input, from
             `Kind.graph`, and the graph from that input to `features`, perhaps `maps`, and the
             features of the inner blocks that the head uses, from `exports.exported`.
-        power: the power that its features were raised to.
-        temperature: the divisor of its logits; predicted targets are not divided.
+        power: the power that the head's features were raised to.
+        temperature: the divisor of the head's logits; predicted targets are not divided.
         windowed: whether an example is split into several windows, whose features are averaged.
     """
     # Prefixes keep the parts' names distinct. The outputs keep their names.

@@ -227,8 +227,8 @@ def rows(
 ) -> Iterator[Row]:
     """Yield one row per file, in order: `path`, `columns_of`, `error` and requested explanations.
 
-    `doubt`, the result of the kind's method, is for the printed table. If a file cannot be read,
-    `error` has the reason and the other columns are None.
+    `doubt`, the result of `Kind.doubt`, is for the printed table and the warning after it. If a
+    file cannot be read, `error` has the reason and the columns of the prediction are None.
     """
     cores = os.cpu_count() or 1
     if heat_maps:

@@ -250,7 +250,7 @@ def run(
     Raises:
         DataError: the bundle cannot be opened.
         ParamsError: a limit is not above 0, the port is not valid or in use, or other machines
-            could reach the server without a token and a name.
+            could reach the server and it has no token or no name.
     """
     if min(megabytes, waiting, seconds) <= 0:
         raise ParamsError("--megabytes, --waiting and --seconds should be above 0")

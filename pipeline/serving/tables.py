@@ -108,7 +108,7 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
 
 
 def printer(classifier: "Classifier") -> Write:
-    """Print a table: a line with the prediction and the path, and one for each neighbour."""
+    """Print a table: a line with the prediction and the path, then notes and neighbours."""
     cells = answering.of_task(classifier.task).cells(classifier.classes)
     head, nothing = cells(None), cells({})
 

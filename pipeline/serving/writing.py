@@ -35,9 +35,9 @@ from .description import Bundle, Data, Origin, code_digest
 from .explain import directions
 from .onnx_graph import whole
 
-# The subpackages whose code can change a prediction, besides those that made the backbone.
+# The subpackages whose code can change a prediction, besides the folder of the kind.
 CODE = ("backbones", "examples", "heads", "serving", "tables", "tasks")
-LIBRARIES = ("numpy", "onnxruntime")
+LIBRARIES = ("numpy", "onnxruntime")  # besides those of the kind and of the backbone
 # Training examples in a bundle, so that it stays small and opens at once with a million examples.
 NEIGHBOURS = 10_000
 
@@ -46,7 +46,7 @@ NEIGHBOURS = 10_000
 class Examples:
     """The examples of a head, and how much of them the bundle includes.
 
-    `train` and `val` have the features that the head was trained on; only view 0 is used.
+    `train` and `val` have features as the head expects them; of `train`, only view 0 is used.
     """
 
     manifest: pd.DataFrame

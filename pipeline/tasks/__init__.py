@@ -2,7 +2,8 @@
 
 `ingest.task` in `params.yaml` names the task. `ingest` writes the name to the manifest, `train` to
 the head, and `bundle` to the bundle. A task is a folder of this subpackage with a record of plain
-values, `TASK`, and a line in `NAMES`. The records import nothing, so any subpackage may use them.
+values, `TASK`, and a line in `NAMES`. The records import no other subpackage, so any subpackage may
+use them.
 
 The rest of a task is in modules of its folder: how targets are read and checked (`targets`), how
 predictions are measured (`measuring`), label issues (`issues`), the form of a prediction (`answer`,

@@ -1,4 +1,4 @@
-"""Label issues: examples that have a wrong label rather than a hard one, by out-of-fold scores.
+"""Label issues: examples that are mislabelled rather than hard, by out-of-fold scores.
 
 If classes overlap, a head contradicts many labels that are right. The out-of-fold scores are
 therefore fitted by a model that has both overlapping classes and a rate of wrong labels (after
@@ -59,14 +59,14 @@ class LabelIssues:
 
 
 def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> Doubts:
-    """Return one row per example whose label is an issue, the most doubtful first, and answers.
+    """Return a row per example whose label is an issue, the most doubtful first, and all answers.
 
     `wrong` is the probability that the given label is wrong. `probability` is the probability of
     the suggested label from the features alone, `given_probability` the probability of the given
     label. All examples of a group are in the same fold.
 
-    If a head recognises fewer than `LEAST_RECOGNISED` of the examples, there are no rows, and the
-    text says so; otherwise it is empty.
+    If a head recognises less than `LEAST_RECOGNISED` of a class on average, there are no rows, and
+    the text of the result has the reason; otherwise the text is empty.
     """
     classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
     fold = folds_of(rows, labels, settings.seed, numbers=False)
@@ -152,7 +152,7 @@ class Scores:
 def _softmaxed(
     scores: Scores, labels: Integers, scale: float
 ) -> tuple[Mask, Integers, Doubles, Doubles]:
-    """Return if labels have the highest score, the most probable classes, and probabilities.
+    """Return whether labels score highest, the most probable classes, and probabilities.
 
     All are [n]; the probabilities are those of the most probable classes and of the labels.
     """
@@ -180,8 +180,8 @@ def recognised(hits: Mask, labels: Integers) -> float:
 def noise(scores: Floats, labels: Integers) -> tuple[float, float]:
     """Return the factor that turns scores into logits, and the rate of wrong labels.
 
-    In the model, the softmax of the logits is the distribution of the right label. With a
-    probability that is the rate of wrong labels, it was replaced by a different class. Both
+    In the model, the softmax of the logits is the distribution of the right label. The rate of
+    wrong labels is the probability that the right label was replaced by a different class. Both
     parameters are fitted by expectation maximisation.
 
     Args:
