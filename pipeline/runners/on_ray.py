@@ -9,9 +9,10 @@ as if this process computed them. If not, its node is not used, and one line say
 actors that died.)
 
 If a worker or its node dies, other workers get its pieces, and the node, if it is still there, gets
-a new worker. The run ends if three workers die on the same piece, or if no worker starts for
-`ALONE_S` seconds. Ray itself detects machines that do not respond. Features in the store are kept,
-whichever process is killed; the next run computes the rest.
+a new worker. The run ends if three workers die on the same piece, if the head does not answer for
+`GONE_S` seconds, or if no worker starts for `ALONE_S` seconds. Ray itself detects machines that do
+not respond. Features in the store are kept, whichever process is killed; the next run computes the
+rest.
 """
 
 import contextlib
@@ -165,7 +166,7 @@ class Worker:
 
 
 def _difference(here: Identity, asked: Identity) -> str:
-    """Describe how a node's process differs from this one; empty if it does not."""
+    """Describe how a worker (`here`) differs from the driver (`asked`); empty if it does not."""
     if here.code != asked.code:
         return (
             "has a different version of Headstart's code, or different plugins: install the same"

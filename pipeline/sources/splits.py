@@ -31,7 +31,8 @@ def split(
 ) -> pd.DataFrame:
     """Return the manifest: one row per example, with the source's split or one drawn from content.
 
-    The target columns follow those of the kind, and the columns `slices` of the source come last.
+    The target columns follow the kind's columns and `group`; the columns `slices` of the source
+    come last.
     """
     given = {found.split for found, _, _ in kept} - {""}
     learned = _learned(kept, settings)

@@ -4,9 +4,10 @@ Two implementations share one interface (`interface.py`): a store on this machin
 described here, and one in a bucket that machines share (`shared.py`). `vectors.open_store` opens
 the chosen one.
 
-An entry is the feature of one view of one example from one backbone: a key of 16 bytes (`keys.py`)
-and a float32 vector. The store is a cache outside the project, shared by the user's clones and by
-`dvc exp run --temp`: deleting it costs time, never correctness.
+An entry is the feature of one view of one example from one backbone: a key of 16 bytes
+(`runners/keys.py`) and a float32 vector. `ingest` and `extract` also cache their own notes as
+entries (`sources/remembered.py`, `runners/written.py`). The store is a cache outside the project,
+shared by the user's clones and by `dvc exp run --temp`: deleting it costs time, never correctness.
 
 It is one SQLite file in WAL mode. LMDB reads two to three times as fast and writes up to three
 times as fast (`docs/decisions.md`). But SQLite already reads 50,000 features in two seconds, which

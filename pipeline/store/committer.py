@@ -131,7 +131,7 @@ class Committer:
         return gone
 
     def _evict(self, listed: list[Listed], named: shards.Numbers) -> tuple[set[str], set[str]]:
-        """Delete shards that no recent run requested, oldest first, until the limit is met.
+        """Delete shards that no recent run requested, oldest first, down to 95 % of the limit.
 
         Returns:
             the names of the deleted shards, and of the shards that have to be rewritten without

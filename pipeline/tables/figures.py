@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from ..core.errors import DataError
 
-LEAST_LEAD = 0.05  # a backbone whose lead is surely less is hardly better than its floor
+LEAST_LEAD = 0.05  # a backbone that surely leads its floor by less is hardly better
 
 
 @dataclass(frozen=True)
