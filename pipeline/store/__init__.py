@@ -23,7 +23,8 @@ Guarantees, and how they are kept:
   as missing. If SQLite finds the file damaged, the file is set aside and a new one is created, even
   in the middle of a run.
 - Layouts: the file's name has the layout's number, so a file of a different layout is never opened.
-- Concurrency: readers never wait; a lock file serialises opening and writing.
+- Concurrency: queries never wait; a lock file serialises opening and writing. A reader also writes,
+  namely which entries it used.
 - A full disk: `put` raises a `StoreError` and changes nothing. Reading still works, and so does
   writing once there is space again. If the folder is read-only, the store can be read, and `put`
   raises a `StoreError`.

@@ -17,7 +17,7 @@ from .vectors import FeatureStore
 
 
 def store() -> None:
-    """Print the size of the store and of its folders; with `clear`, empty them, but no bucket."""
+    """Print the size of the store and of its folders; `clear` empties all but a shared store."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if arguments not in ([], ["clear"]):
         raise ParamsError(f"{' '.join(arguments)!r} is not understood; give no argument, or clear")

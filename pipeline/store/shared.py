@@ -85,7 +85,7 @@ class SharedStore:
             self.close()
 
     def close(self) -> None:
-        """Close the store; merge shards if any were written since the last merge, or are damaged."""
+        """Close the store; merge shards if this process wrote some lately, or found damage."""
         try:
             if self._puts % JOINED_AFTER or self._sick:
                 self._join()
