@@ -11,8 +11,8 @@ RANDOM = "random:"  # prefix of a network with random weights
 HUB = "hf-hub:"  # prefix of a network on a hub that timm supports
 
 # The families, and the names of their networks. The first three families have a PyTorch form, which
-# can have random weights, another pooling, and be trained. For the others but `python`, an ONNX
-# graph is written when they are opened.
+# can have random weights, another pooling, and be trained. `onnx` is the user's own graph. For the
+# others but `python`, an ONNX graph is written when they are opened.
 FAMILIES = {
     "lite": "efficientnet_lite[012]",
     "torchvision": r"torchvision:[\w.\-/]+",
@@ -30,7 +30,7 @@ FAMILIES = {
 }
 IN_PYTORCH = ("lite", "torchvision", "timm")
 WITH_BLOCKS = (*IN_PYTORCH, "minilm", "speech", "whisper", "transformers", "python")  # inner blocks
-READS = {"minilm": ("en",)}  # the languages of texts that a family was trained on, where it matters
+READS = {"minilm": ("en",)}  # the languages of texts that a family was trained on, if it matters
 TRAINED_TEXTS = ("minilm_l6_v2",)  # networks with a graph that `finetune` can still train
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
@@ -59,7 +59,7 @@ class Backbone:
         """Parse a name such as `timm:resnet18` or `efficientnet_lite0+timm:resnet18`.
 
         Raises:
-            ValueError: the name is invalid; the message says what it should be.
+            ValueError: the name is invalid, or names a network twice; the message says which.
         """
         parts = tuple(_one(part, weights, pooling) for part in text.split("+"))
         if len(set(parts)) < len(parts):
@@ -131,7 +131,8 @@ class Backbone:
     def needs(self) -> str | None:
         """The set of packages that exporting a single network needs, according to its name.
 
-        None means that a plain installation, or the set of the examples' kind, is enough.
+        None means that a plain installation, or the set of the examples' kind, is enough, or that
+        the network's module checks its packages itself (`transformers:NAME`).
         """
         if self.has_graph:
             return None
@@ -150,7 +151,7 @@ class Backbone:
 
     @property
     def weights_file(self) -> Path | None:
-        """The file of the weights in `data/weights`; None if they come with the network."""
+        """The file of the weights in `data/weights`; None for pretrained or random weights."""
         return Path(self.weights) if self.weights.startswith(OWN) else None
 
 

@@ -1,8 +1,9 @@
 """Object storage: open a bucket, list and read its objects, and explain a server's errors.
 
 Credentials come from the environment or from the provider's chain (botocore's, like that of the AWS
-command line and DVC), and are passed to the client only. The server is set in `AWS_ENDPOINT_URL_S3`
-or `AWS_ENDPOINT_URL`; the default is Amazon's.
+command line and DVC), and are passed to the client only. The server is set in
+`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or the AWS profile's `endpoint_url`; the default is
+Amazon's.
 """
 
 import os
@@ -20,7 +21,7 @@ ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", flags
 RETRIES = 4  # per request, 0.1 s after the first failure, and each wait twice as long
 SECONDS_A_REQUEST = 300
 PAGE = 1000  # objects per listing request
-# Temporary credentials are requested again: botocore renews them, and returns the valid ones.
+# The client requests temporary credentials again this often; botocore renews them in time.
 ASKED_AGAIN = timedelta(minutes=5)
 UNKNOWN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 CREDENTIALS = (
@@ -55,7 +56,8 @@ def listed(address: str) -> Iterator[list[Object]]:
     """Yield the objects below an address in batches, in the server's order.
 
     Raises:
-        DataError: the server does not list the objects, or stops before the end.
+        DataError: the AWS configuration cannot be used, the server does not list the objects or
+            stops before the end, or an object has no ETag.
         MissingSetError: the set of packages for buckets is not installed.
     """
     store = opened(address)
@@ -75,7 +77,8 @@ def read(address: str, wanted: Object) -> bytes:
     Raises:
         ChangedError: the object has changed, or does not exist any more.
         RefusedError: access to the object is denied.
-        DataError: the server cannot be reached, or does not accept the credentials.
+        DataError: the AWS configuration cannot be used, the server cannot be reached, or it does
+            not accept the credentials.
         MissingSetError: the set of packages for buckets is not installed.
     """
     store = opened(address)

@@ -72,9 +72,9 @@ def run(
 ) -> None:
     """Run `stage`; turn any error into one line and an exit code.
 
-    A stage reads all that it needs from params.yaml, and has no arguments on the command line. They
-    are refused before any work, because the work would delete the last results. With
-    `takes_arguments`, the function parses them itself.
+    A stage reads all that it needs from params.yaml, and has no arguments on the command line. If
+    the user gives any, it ends before any work, because the work would delete the last results.
+    With `takes_arguments`, the function parses the arguments itself.
 
     A `HeadstartError` has its own exit code, a disk error that of `DiskError`, and an error in
     `plugins/` that of `ParamsError`. Any other error is a bug in Headstart, with exit code 1. With
@@ -90,7 +90,8 @@ def run(
 
 def _run(stage: Callable[[], None], takes_arguments: bool) -> None:
     # Garbage collection scans all objects, modules too, again and again, and once at exit. That is
-    # a sixth of `extract` for 100,000 examples, and 0.4 s of every stage. It skips frozen objects.
+    # a sixth of `extract` for 100,000 examples, and 0.4 s of every stage. Frozen objects are not
+    # scanned.
     gc.freeze()
     atexit.register(gc.freeze)
     unknown = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -112,7 +113,7 @@ def _run(stage: Callable[[], None], takes_arguments: bool) -> None:
 
 
 def interrupted(name: str) -> None:
-    """Print that Ctrl-C ended the command `name`, and end as by the signal: a parent can see it."""
+    """Print that Ctrl-C ended the command `name`, and end by SIGINT, so that the parent sees it."""
     print(f"{name}: interrupted", file=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)
@@ -135,7 +136,7 @@ def in_words(error: Exception) -> HeadstartError:
 
 def _disk_error(error: OSError) -> DiskError:
     """Explain an operating system's error about any file, so that stages need not catch it."""
-    name = error.filename2 or error.filename  # where a file was to be moved
+    name = error.filename2 or error.filename  # the former is the target of a move
     file = f"{name}: " if name else ""
     reason = error.strerror or " ".join(str(error).split())
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -23,8 +23,8 @@
 
 Only `flows/` and `headstart/` raise `RunError` and its subclasses. A message is one line: what is
 wrong, where, and what to do about it. Only the message of a `StageError` also has the stage's last
-lines. Any other exception is a bug in Headstart, and ends a command with exit code 1
-(`command.py`).
+lines. A command converts an `OSError` to a `DiskError`, and an exception of a plugin's code to a
+`ParamsError` (`command.py`). Any other exception is a bug in Headstart, with exit code 1.
 """
 
 
@@ -73,7 +73,7 @@ class TrainingError(HeadstartError):
 
 
 class DeviceError(HeadstartError):
-    """A device was requested that this machine does not have."""
+    """A requested device does not exist, or its memory is too small."""
 
     exit_code = 7
 
@@ -134,7 +134,7 @@ class RunnerError(HeadstartError):
 
 
 class LeftOutError(HeadstartError):
-    """`headstart federate` joined what it could, and some sites may be missing."""
+    """`headstart federate` left out some sites, and joined the others."""
 
     exit_code = 12
 

@@ -1,9 +1,9 @@
 """`headstart.lock`: the installed code and libraries that a project's results were made with.
 
 A project that `headstart init` made contains no Headstart code. DVC reads this file as parameters
-instead: a stage of the project's `dvc.yaml` declares the lines of its own file, of the subpackages
-that it imports and of its kind. `check` compares the file with what is installed, so that its lines
-can be relied on.
+instead: each stage of the project's `dvc.yaml` declares the lines of the stage's own file, of the
+subpackages that it imports and of the project's kind. `check` makes sure that the lines of
+`headstart.lock` describe what is installed.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ COUNTED = {
     "soxr": "soxr",
     "tokenizers": "tokenizers",
 }
-# Begins with the end of the line before: Python finds that twice as fast as the start of a line.
+# Begins with the end of the previous line: Python finds `\n` twice as fast as the start of a line.
 IMPORTED = re.compile(
     rf"\n[ \t]*(?:from ({'|'.join(COUNTED)})[. ].*\bimport|import ({'|'.join(COUNTED)}))\b".encode()
 )

@@ -14,7 +14,7 @@ LIMIT_1, LIMIT_2 = "memory.limit_in_bytes", "memory.max"
 
 
 class Limit(NamedTuple):
-    """Bytes of memory that this process may use, and the file that says so; none: the machine's."""
+    """Bytes of memory that this process may use, and the file that limits it; None: the machine."""
 
     bytes: int
     file: Path | None = None
@@ -84,10 +84,10 @@ def require(needed: int, purpose: str, otherwise: str) -> None:
 
 
 def require_disk(needed: int, folder: Path, purpose: str) -> None:
-    """Check that the disk of `folder`, which may not exist yet, has `needed` free bytes.
+    """Check that the disk of `folder`, which may not exist yet, has `needed` bytes for `extract`.
 
     Raises:
-        DiskError: it has less.
+        DiskError: the disk has less free space.
     """
     while not folder.exists():
         folder = folder.parent

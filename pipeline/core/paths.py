@@ -1,4 +1,4 @@
-"""The paths of the stages' outputs, relative to the project's root; the same as in `dvc.yaml`."""
+"""The paths of a project's files, relative to its root; those of outputs are as in `dvc.yaml`."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ TARGET = Path("data/target.parquet")  # examples of another domain, without labe
 REFUSED = Path("data/refused.csv")
 MEASURES = Path("data/measures.parquet")  # numbers about each example, for `checks`
 CONFIRMED = Path("data/confirmed.csv")  # labels that people confirmed as right
-PICTURES = Path("data/pictures")  # examples made by ingest (surfaces, torchvision, some tables)
+PICTURES = Path("data/pictures")  # examples made by ingest or a plugin, such as patches
 
 PLAN = Path("data/plan.parquet")
 CONTACT_SHEET = Path("reports/contact_sheet.png")

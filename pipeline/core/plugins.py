@@ -29,8 +29,8 @@ PATTERN = r"python:[^\W\d]\w*(\.[^\W\d]\w*)+"
 FOLDER = "plugins"
 REQUIREMENTS = "requirements.txt"
 
-# The modules of `pipeline/` that a plugin may import, with the names of `headstart.plugins` or
-# without: stages that run plugins declare those that can affect their outputs.
+# The modules of `pipeline/` that a plugin may import, even those that `headstart.plugins` does not
+# export. Stages that run plugins declare those of them that can affect their outputs.
 _OPEN_TO_PLUGINS = r"pipeline\.((core|examples)\b|kinds$)"
 # Modules that older plugins import in a clone, and their new names.
 _MOVED = {"pipeline.core.files": "pipeline.examples.files"}
@@ -158,7 +158,7 @@ def raised_in(error: BaseException) -> str:
 
 
 def digest() -> str:
-    """Return a hash of all files in `plugins/`, and so of the pinned versions too."""
+    """Return a hash of the files in `plugins/`, with the pinned versions, but without README.md."""
     sha = hashlib.sha256()
     for file in _files():
         data = file.read_bytes()

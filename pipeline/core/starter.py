@@ -1,7 +1,7 @@
 """Fork stages from a process that has imported their code: `python -m pipeline.core.starter FD`.
 
 A stage with little to do spends most of its time on imports. `flows.dvc.forked` starts this process
-as it would start the first stage of a run, and asks it for each stage over a socket, whose file
+with the environment of a run's first stage, and requests each stage over a socket, whose file
 descriptor is FD. Requests and replies are lines of JSON.
 
 The process has a single Python thread when it forks. The threads that NumPy's OpenBLAS and
@@ -25,7 +25,7 @@ from types import FrameType
 from typing import TextIO
 
 PACKAGE = __package__.rpartition(".")[0]
-# The stages that each project has. No other one is imported here: PyTorch would come with it.
+# The stages that each project has. Others are not imported here, because some import PyTorch.
 STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # those that a terminal or a flow sends to the group
 
@@ -35,7 +35,8 @@ Stamps = dict[str, tuple[int, ...]]
 def serve(descriptor: int, run: Callable[[str], None]) -> None:
     """Fork a process for each request, and report its exit code, until the socket is closed.
 
-    `run` runs a stage in the new process, which then leaves this function.
+    A request is refused if code or libraries have changed since this process started. `run` runs a
+    stage in the new process, which then leaves this function.
     """
     noted: list[int] = []  # signals to the group: this process outlives its stage
 
@@ -53,7 +54,7 @@ def serve(descriptor: int, run: Callable[[str], None]) -> None:
         request = json.loads(line)
         stage = request["stage"]
         if stage in waiting:
-            # Those before it are up to date.
+            # The stages before this one are up to date, and need no import.
             waiting = waiting[waiting.index(stage) + 1 :]
             _import(stage)
         if stamps() != imported:
@@ -63,10 +64,10 @@ def serve(descriptor: int, run: Callable[[str], None]) -> None:
         gc.freeze()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of the threads that are known
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking with the known threads
             child = os.fork()
         if not child:
-            # The child keeps the socket, which thus ends when both have ended.
+            # The child keeps the socket, so it is closed only when both processes have ended.
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -79,7 +80,7 @@ def serve(descriptor: int, run: Callable[[str], None]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         code = None
         while code is None:
-            # As long as the stage is at work, this process imports what the next ones need.
+            # While the stage is at work, this process imports the modules of the next stages.
             done, status = os.waitpid(child, os.WNOHANG if waiting else 0)
             if done:
                 code = os.waitstatus_to_exitcode(status)
@@ -129,7 +130,7 @@ def _as_started() -> None:
         sys.modules.pop(f"{PACKAGE}.{stage}", None)
     importlib.invalidate_caches()
     if numpy := sys.modules.get("numpy"):
-        numpy.random.seed()  # else all stages had one sequence; Python's own is seeded at a fork
+        numpy.random.seed()  # else all stages draw the same; `random` is seeded at a fork
     gc.enable()
 
 

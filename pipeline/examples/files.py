@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.errors import DataError, RefusedError
 from . import objects, rows
 
-# Forced, because DVC records the files' state after the stage, and may record the change already.
+# With --force, because DVC records the files' state after `ingest`: it may know the changed file.
 INGEST_AGAIN = "run `dvc repro --force ingest`, then `dvc repro`"
 
 MOST_BYTES = 1_000_000_000  # no kind accepts larger files

@@ -97,7 +97,7 @@ def load(file: Path, key: str) -> bytes:
     """Return the bytes of an example in a table: a text as UTF-8, a vector as a float32 NPY file.
 
     Raises:
-        RefusedError: there is no such row, or no such table.
+        RefusedError: there is no such row or table, or the table cannot be read.
     """
     try:
         opened = _opened(file, _stamp(file))
@@ -144,8 +144,8 @@ def read(file: Path, holds: bool = True, dialect: Dialect = PLAIN) -> Table:
         dialect: the dialect, if the file is CSV.
 
     Raises:
-        DataError: the file is not CSV in this dialect or not Parquet, or no column or matrix has
-            the examples.
+        DataError: the file is not CSV in this dialect or not Parquet, or its columns or the matrix
+            cannot be used; without examples, `Table.column` is empty.
         MissingSetError: a required library is not installed.
     """
     try:
@@ -171,8 +171,9 @@ def _bytes(cell: Any) -> bytes:
 def _opened(file: Path, stamp: tuple[Any, ...]) -> tuple[Table, dict[str, int]] | str:
     """Return a table and the position of each key; for a key that occurs twice, the first one.
 
-    A CSV table has the dialect that `ingest` writes, or else the one that it seems to have. If the
-    table cannot be read, return the reason, which is then cached for all of its rows.
+    A CSV table is read in the dialect that `ingest` writes, or, if this finds no examples, in the
+    dialect that `guessed` returns. If the table cannot be read, return the reason, which is cached
+    for all of its rows.
     """
     table, reason = None, ""
     try:
@@ -217,8 +218,8 @@ def _stamp(file: Path) -> tuple[Any, ...]:
 def guessed(file: Path) -> Dialect:
     """Guess a CSV file's dialect: the encoding from the whole file, the separator from the header.
 
-    A text that is valid UTF-8 counts as UTF-8, because texts in other encodings hardly ever are.
-    Otherwise a byte order mark or zero bytes show UTF-16. Among encodings with one byte per
+    A byte order mark or zero bytes show UTF-16. Otherwise, a text that is valid UTF-8 counts as
+    UTF-8, because texts in other encodings hardly ever are. Among encodings with one byte per
     character, Windows-1252 is returned if its own bytes occur, and otherwise Latin-1; only a person
     who reads the text can see which is right.
     """

@@ -17,7 +17,7 @@ def write(manifest: pd.DataFrame, kind: Kind, settings: ExtractParams) -> str:
     `dvc.yaml` is older and does not declare the features.
 
     Args:
-        settings: the parameters of `extract`; only the batch size is used for the floor.
+        settings: the parameters of `extract`; only the backbone and the batch size are used.
     """
     if not floor.is_declared():
         return ""

@@ -1,17 +1,18 @@
 """Compute missing features with workers on the nodes of a Ray cluster.
 
-A worker is an actor that occupies one slot of a node, a CPU or a GPU, for the whole run. A worker
-opens the engine, and gets pieces of work, each with all views of some examples. It reads the files,
-computes the features and puts them into the store; it returns only counts, never features. Before a
-worker gets work, it checks that it can do all this, and that its features would have the same bits
-as if this process computed them. If not, its node is not used, and one line says why. (Ray Data and
-`ray.util.ActorPool` are not used because they choose the nodes themselves, and do not replace
-actors that died.)
+A worker is an actor that occupies one slot of a node for the whole run: a CPU, or a GPU with its
+share of the CPUs. A worker opens the engine, and gets pieces of work, each with the missing views
+of some examples. It reads the files, computes the features and puts them into the store; it returns
+only counts, never features. Before a worker gets work, it checks that it can do all this, and that
+its features would have the same bits as if this process computed them. If not, its node is not
+used, and a printed line says why. (Ray Data and `ray.util.ActorPool` are not used because they
+choose the nodes themselves, and do not replace actors that died.)
 
 If a worker or its node dies, other workers get its pieces, and the node, if it is still there, gets
-a new worker. The run ends if three workers die on the same piece, or if no worker starts for
-`ALONE_S` seconds. Ray itself detects machines that do not respond. Features in the store are kept,
-whichever process is killed; the next run computes the rest.
+a new worker. The run ends if three workers die on the same piece, if the head does not answer for
+`GONE_S` seconds, or if no worker starts for `ALONE_S` seconds. Ray itself detects machines that do
+not respond. Features in the store are kept, whichever process is killed; the next run computes the
+rest.
 """
 
 import contextlib
@@ -165,7 +166,7 @@ class Worker:
 
 
 def _difference(here: Identity, asked: Identity) -> str:
-    """Describe how a node's process differs from this one; empty if it does not."""
+    """Describe how a worker (`here`) differs from the driver (`asked`); empty if it does not."""
     if here.code != asked.code:
         return (
             "has a different version of Headstart's code, or different plugins: install the same"

@@ -28,7 +28,7 @@ def key_column(layer: str) -> str:
 
 
 def keys_of(table: pd.DataFrame) -> list[bytes]:
-    """Return the keys in all columns of the table, except those that `without` removed."""
+    """Return the keys in all columns of the table, except those that `without` set to None."""
     return [key for column in key_columns(table) for key in table[column] if key is not None]
 
 
@@ -62,9 +62,9 @@ def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int
     Every core processes a batch of whole examples from decoding to storing, so at most one batch
     per core is in memory.
 
-    Another process may compute the same views for the same store. Features that the other process
-    stores before a batch starts are not computed again, unless the store is a bucket, where they
-    are not noticed. Each process shuffles its batches, so that two processes do not compute the
+    Another process may compute the same views for the same store. From batch `FRESH` on, features
+    that the other process stored before a batch starts are not computed again. In a bucket, they
+    are not noticed. Each process shuffles its batches, so that two processes seldom compute the
     same batch at once. The output of `extract` is sorted, so the order of the batches does not
     change it.
 
@@ -74,7 +74,7 @@ def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int
 
     def task(number: int, batch: pd.DataFrame) -> tuple[int, int]:
         left = batch
-        if number >= FRESH:  # in a bucket, `held` would record the keys as requested
+        if number >= FRESH:  # unlike `held`, `checksums` records no keys as requested in a bucket
             left = without(batch, cache.checksums(keys_of(batch)))
         if len(left):
             cache.put(features_of(left, engine, batch_size))
@@ -95,7 +95,7 @@ def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int
 
 
 def batches(table: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:
-    """Split the table into pieces of whole examples, each of about `batch_size` views."""
+    """Split the table into pieces of at most `batch_size` views, or of one example with more."""
     start = size = 0
     for count in table.groupby("digest", sort=False).size():
         if size and size + count > batch_size:
@@ -112,7 +112,7 @@ def features_of(
     """Read the batch's examples, make their views and run the backbone on the views.
 
     Args:
-        batch: rows of `wanted.every_view`, with all views of each example.
+        batch: rows of `wanted.every_view`; a feature whose key is None is not returned.
 
     Returns:
         the feature vector, float32 [dimension], of each key in the rows.

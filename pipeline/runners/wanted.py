@@ -79,9 +79,10 @@ def originals(
 
     Args:
         classes: the label at each position, or the names of the targets, as in `targets.names`.
+        power: the exponent of power normalisation, as in `power.raised`.
 
     Returns:
-        the features by split, as in `features.read_splits`; the number of computed features.
+        the features by split, as in `features.read_splits`; the number of computed views.
     """
     table, features, computed = vectors(manifest, encoder, batch_size)
     features = raised(features, power)

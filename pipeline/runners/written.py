@@ -1,10 +1,10 @@
 """What the shards of the last run hold, so that `extract` reads only new vectors from the store.
 
 After a small change, most shards stay as they are, and the others get a few more rows. Reading all
-vectors from the store would be most of what `extract` does. So it notes for each shard which rows
-it has, and the file's inode, size and mtime, by which DVC too knows whether a file has changed. The
-note is an entry of the store on this machine, and holds for a day: then all vectors are read, which
-also counts as their use.
+vectors from the store would take most of the time. So `extract` notes for each shard which rows it
+has, and the file's inode, size and mtime, by which DVC too knows whether a file has changed. The
+note is an entry of the store on this machine, and is valid for a day. After that, all vectors are
+read, which also counts as their use.
 """
 
 import json
@@ -47,7 +47,7 @@ class Written:
     """What is known about the shards in a folder."""
 
     def __init__(self, folder: Path, counts: bool, layers: Layers) -> None:
-        """Read the note about `folder`; beside their rows, shards depend on these two."""
+        """Read the note about `folder`; shards depend on `counts`, `layers` and their rows."""
         self._folder, self._layers, self._began = folder, layers, time.time()
         code = [Path(str(one.__file__)).read_bytes() for one in (features, by_key, joined)]
         known = f"{folder.absolute()}\n{(counts, layers)}\n{pa.__version__}\n".encode() + b"".join(

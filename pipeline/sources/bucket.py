@@ -1,7 +1,7 @@
 """Source `s3`: objects in a bucket, as named by the listing in a folder of this machine.
 
 The labels are the folders below the listed address, as in source `folder`, or are in a table beside
-the listing, as in source `csv`. This module sends no request to the server.
+the listing, as in the sources `csv` and `parquet`. This module sends no request to the server.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def bucket(root: Path, wanted: Wanted) -> Listing:
         wanted: how that table is written, and its columns that are learned.
 
     Raises:
-        DataError: there is no listing, or the listing or the table cannot be used.
+        DataError: there is no listing, or the listing, the table or the folders cannot be used.
     """
     file = root / LISTING
     if not file.is_file():

@@ -72,7 +72,7 @@ def check(
                 else:
                     changed.append(result)
     if changed:
-        more = f"; with it {len(changed) - 1:,} others" * (len(changed) > 1)
+        more = f"; other changed or deleted objects: {len(changed) - 1:,}" * (len(changed) > 1)
         raise ChangedError(f"{changed[0]}{more}")
     return passed, refused
 
@@ -89,7 +89,7 @@ def _read(
             try:
                 data = files.load(row.path, kind.most_bytes)
                 loaded.append((row, data, files.digest(data)))
-            except RefusedError as error:  # access that is denied may be granted, so not cached
+            except RefusedError as error:  # not cached: denied access may be granted
                 results[row.path] = str(error)
             except ChangedError as error:
                 results[row.path] = error
@@ -141,7 +141,7 @@ def _batches(rows: list[Found]) -> Iterator[list[Found]]:
 
 
 def drop_odd(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Refused]]:
-    """Keep the examples with the most frequent value in the kind's column `same`.
+    """Keep the examples with the most frequent value in the column `kind.same`.
 
     If vectors have two lengths, for example, those with the more frequent length stay.
     """
@@ -168,8 +168,8 @@ def drop_repeats(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list
     """Keep one of several identical files, so that no content is both trained and tested on.
 
     If the labels agree, one file stays: one in test if there is any, else one in val, else one in
-    train. If the labels differ, no file stays, because at least one label is wrong. An unlabelled
-    example, of another domain, stays if no other has its bytes.
+    train. If the labels or targets differ, no file stays, because at least one is wrong. A file of
+    another domain, which has no label, stays only if no labelled file has the same bytes.
     """
     by_digest: dict[str, list[Checked]] = {}
     for example in passed:

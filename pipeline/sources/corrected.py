@@ -44,8 +44,8 @@ def corrected(
 ) -> Corrected:
     """Apply corrections to the examples with their digests.
 
-    A correction applies if an example has its old value. If two of them set one field of one
-    example to different values, neither applies.
+    A correction applies if an example has the old value, or if it excludes the example. If several
+    corrections set one field of one example to different values, none of these applies.
 
     Raises:
         DataError: a new label or target cannot be learned.
@@ -93,7 +93,7 @@ def corrected(
 
 
 def _agreed(corrections: list[Correction]) -> tuple[list[Correction], list[str]]:
-    """Return the corrections without contradictions, changes first, and a line on the others.
+    """Return the corrections without contradictions, changes first, and warnings of the others.
 
     If some are equal, the first stays.
     """

@@ -1,4 +1,4 @@
-"""Lists a source: every file that it finds, with label and split."""
+"""Lists the files of a source, each with its label and split."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ def listing(params: IngestParams, kind: Kind) -> Listing:
 
     Raises:
         DataError: the source does not exist, or its layout is not understood.
-        ParamsError: a plugin's function does not exist, or does not do what it should.
+        ParamsError: a plugin's function does not exist, raises, or does not return rows.
     """
     path = Path(params.path)
     own = plugins.is_plugin(params.source)

@@ -13,8 +13,8 @@ LIKE_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test",
 def folder(root: Path) -> Listing:
     """List the folders `<class>/<file>`, or `train|val|test/<class>/<file>`.
 
-    The layout is the second one if `train` exists and every other folder has a split's name too.
-    `target/<file>` beside them is an example without a label, of another domain. Folders below a
+    The layout is the second one if `train` exists, and every other folder is `val`, `test` or
+    `target`. `target/<file>` is an example without a label, of another domain. Folders below a
     class's folder belong to the class. Links to files are followed (DVC may link files from its
     cache); links to folders are refused, so that a cycle cannot occur.
 

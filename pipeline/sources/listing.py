@@ -1,6 +1,6 @@
 """`headstart list`: write the objects of a bucket into the listing that `ingest` reads.
 
-The listing is replaced as a whole. It does not change if the server does not list to the end.
+The listing is replaced as a whole, and only after the server has listed all objects.
 """
 
 from pathlib import Path
@@ -25,7 +25,8 @@ def run(address: str | None) -> None:
 
     Raises:
         ParamsError: `ingest.source` is not `s3`.
-        DataError: the bucket cannot be listed, or has no objects at the address.
+        DataError: there is no address and no listing, or the bucket cannot be listed, or has no
+            objects at the address.
     """
     settings = params.load(kinds.schema).ingest
     if settings.source != "s3":

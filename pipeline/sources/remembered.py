@@ -65,8 +65,8 @@ class Memory:
         self._store = _Cache(open_store, kind.nouns)
         self._local = _Cache(open_local, kind.nouns) if default_address() else self._store
         self._entries: dict[str, list[Any]] = {}  # by path: stamp, digest, and numbers or reason
-        self._libraries: dict[str, str] = {}  # of each format among them
-        self._held: dict[str, list[Any]] = {}  # those that the store has
+        self._libraries: dict[str, str] = {}  # that decode these entries, by format
+        self._held: dict[str, list[Any]] = {}  # the entries by stamp that the store has
 
     def known(self, part: int, rows: Sequence[Found]) -> dict[Path, Result]:
         """Return the results known by stamp or version for `rows`, part `part` of all examples."""

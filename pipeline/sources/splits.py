@@ -31,7 +31,8 @@ def split(
 ) -> pd.DataFrame:
     """Return the manifest: one row per example, with the source's split or one drawn from content.
 
-    The target columns follow those of the kind, and the columns `slices` of the source come last.
+    The target columns follow the kind's columns and `group`; the columns `slices` of the source
+    come last.
     """
     given = {found.split for found, _, _ in kept} - {""}
     learned = _learned(kept, settings)
@@ -133,9 +134,9 @@ def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams)
 def fate_of_splits(given: set[str], sizes: dict[str, float]) -> dict[str, str | dict[str, float]]:
     """Map each split of the source to a split, or to split sizes from which one is drawn.
 
-    Three splits stay as they are. If the source has train and one more split (val or test), the
-    latter becomes the test split, and validation examples are drawn from train. If there is only
-    train, all three are drawn from it. Examples without a split (the key "") are always drawn.
+    If the source has only train, all three splits are drawn from it. If it has train and one more
+    split (val or test), the latter becomes the test split, and validation examples are drawn from
+    train. Otherwise, splits stay as they are. Examples without a split (the key "") are drawn.
     """
     fates: dict[str, str | dict[str, float]] = {"": sizes, **{name: name for name in given}}
     if given == {"train"}:

@@ -2,8 +2,8 @@
 
 The recipe (`data/raw/surfaces.csv`) has one row per box, a part of a photograph that shows a single
 surface: its label and split, its position in pixels, and how many patches to cut across and down.
-`docs/surfaces.md` explains the columns and names each photograph's origin. Only files inside the
-installed wheel are read; nothing is ever downloaded.
+`docs/surfaces.md` explains the columns and names each photograph's origin. The photographs come
+with scikit-image's wheel; nothing is ever downloaded.
 """
 
 import csv
@@ -64,7 +64,7 @@ def cut(recipe: Path, into: Path) -> list[tuple[Path, str, str]]:
         (path, label, split) of each patch, in the recipe's order.
 
     Raises:
-            DataError: a row cannot be cut; the message has its file, its line and what to do.
+        DataError: a row cannot be cut; the message has its file, its line and what to do.
     """
     patches = []
     photographs: dict[str, Image.Image] = {}

@@ -23,7 +23,7 @@ TORCHVISION_SPLITS = {
     "Imagenette": {"train": "train", "val": "val"},
     "OxfordIIITPet": {"trainval": "train", "test": "test"},
     "PCAM": {"train": "train", "val": "val", "test": "test"},
-    "Places365": {"train-standard": "train", "val": "val"},  # likewise
+    "Places365": {"train-standard": "train", "val": "val"},  # the test pictures have no labels
     "RenderedSST2": {"train": "train", "val": "val", "test": "test"},
 }
 
@@ -31,7 +31,8 @@ TORCHVISION_SPLITS = {
 def torchvision_dataset(name: str, root: Path) -> Listing:
     """Download torchvision's classification set `name` into `root`, and list its pictures.
 
-    The pictures are written losslessly to `data/pictures/` as PNG, in a folder for each class.
+    The pictures are written to `data/pictures/` as PNG, in a folder for each split and class. PNG
+    is lossless; a mode other than grey or RGB, with or without alpha, is converted to RGB.
 
     Raises:
         DataError: there is no such set, it does not have pictures with one class each, or it cannot

@@ -4,9 +4,10 @@ Two implementations share one interface (`interface.py`): a store on this machin
 described here, and one in a bucket that machines share (`shared.py`). `vectors.open_store` opens
 the chosen one.
 
-An entry is the feature of one view of one example from one backbone: a key of 16 bytes (`keys.py`)
-and a float32 vector. The store is a cache outside the project, shared by the user's clones and by
-`dvc exp run --temp`: deleting it costs time, never correctness.
+An entry is the feature of one view of one example from one backbone: a key of 16 bytes
+(`runners/keys.py`) and a float32 vector. `ingest` and `extract` also cache their own notes as
+entries (`sources/remembered.py`, `runners/written.py`). The store is a cache outside the project,
+shared by the user's clones and by `dvc exp run --temp`: deleting it costs time, never correctness.
 
 It is one SQLite file in WAL mode. LMDB reads two to three times as fast and writes up to three
 times as fast (`docs/decisions.md`). But SQLite already reads 50,000 features in two seconds, which
@@ -22,7 +23,8 @@ Guarantees, and how they are kept:
   as missing. If SQLite finds the file damaged, the file is set aside and a new one is created, even
   in the middle of a run.
 - Layouts: the file's name has the layout's number, so a file of a different layout is never opened.
-- Concurrency: readers never wait; a lock file serialises opening and writing.
+- Concurrency: queries never wait; a lock file serialises opening and writing. A reader also writes,
+  namely which entries it used.
 - A full disk: `put` raises a `StoreError` and changes nothing. Reading still works, and so does
   writing once there is space again. If the folder is read-only, the store can be read, and `put`
   raises a `StoreError`.

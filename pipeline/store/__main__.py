@@ -17,7 +17,7 @@ from .vectors import FeatureStore
 
 
 def store() -> None:
-    """Print the size of the store and of its folders; with the argument `clear`, empty them."""
+    """Print the size of the store and of its folders; `clear` empties all but a shared store."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if arguments not in ([], ["clear"]):
         raise ParamsError(f"{' '.join(arguments)!r} is not understood; give no argument, or clear")
@@ -45,8 +45,8 @@ def _tell_shared(address: str, clear: bool) -> None:
     print(f"limit        {_limit(opened.limit_bytes)}")
     if clear:
         print(
-            "The features there are shared, so they are kept; the exports on this machine are"
-            " deleted."
+            "The features there are shared, so they are kept; the exports and checkpoints on this"
+            " machine are deleted."
         )
 
 

@@ -5,8 +5,8 @@ work: two processes at once would write entries twice, but lose none. A merged s
 before its source shards are deleted, so a process that is killed in between leaves duplicates, but
 loses nothing.
 
-Each run records the keys that it requested in an object `listings/HASH`. The listing has the keys
-of `data/features`. Every run that requests the same keys writes it again, so its modification time
+Each run records the keys that it requested, such as those of `data/features`, in an object
+`listings/HASH`. Every run that requests the same keys writes it again, so its modification time
 is the time of the last use. Keys in a listing younger than `KEPT` are never evicted. All compared
 times are the server's.
 """
@@ -131,7 +131,7 @@ class Committer:
         return gone
 
     def _evict(self, listed: list[Listed], named: shards.Numbers) -> tuple[set[str], set[str]]:
-        """Delete shards that no recent run requested, oldest first, until the limit is met.
+        """Delete shards that no recent run requested, oldest first, down to 95 % of the limit.
 
         Returns:
             the names of the deleted shards, and of the shards that have to be rewritten without

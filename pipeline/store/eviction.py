@@ -27,7 +27,8 @@ class Eviction:
 
         Args:
             coming: bytes that are about to be written.
-            found: keys that the run will read; they are marked as used, and the set is emptied.
+            found: keys that the run will read; if entries have to be evicted, these are marked as
+                used, and the set is emptied.
         """
         database, limit = self.database, self.limit
         taken = database.bytes("page") - database.bytes("freelist")

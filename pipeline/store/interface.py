@@ -20,9 +20,10 @@ class Store(Protocol):
         """Return the features of `keys`, read-only float32 vectors; missing keys are left out."""
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """Return the stored checksums of `keys` without reading vectors; this counts as a use.
+        """Return the stored checksums of `keys` without reading vectors.
 
-        Missing keys are left out. Only `get` detects damaged entries.
+        This counts as a use, except in a bucket, where only `held` records keys. Missing keys are
+        left out. Only `get` detects damaged entries.
         """
 
     def put(self, entries: Mapping[bytes, Feature]) -> None:

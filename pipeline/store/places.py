@@ -92,7 +92,8 @@ def replacing(file: Path) -> Iterator[Path]:
     Several threads and processes, even in different containers, may write the same file at once.
 
     Raises:
-        StoreError: the folder of `file` cannot be written to.
+        StoreError: this user may not write to the folder of `file`.
+        OSError: any other error of the system, such as a full disk; it names a file.
     """
     unfinished = file.with_name(f"{file.name}.{secrets.token_hex(8)}.partial")
     try:

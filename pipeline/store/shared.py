@@ -56,6 +56,7 @@ class SharedStore:
         """Open the store at s3://BUCKET/PREFIX; without a limit if `limit_bytes` is None.
 
         Raises:
+            DataError: the AWS configuration cannot be used.
             MissingSetError: the set of packages for buckets is not installed.
         """
         self.address = f"{address}/features-v{LAYOUT}"
@@ -84,7 +85,7 @@ class SharedStore:
             self.close()
 
     def close(self) -> None:
-        """Close the store; merge small shards if this process wrote some or found damage."""
+        """Close the store; merge shards if this process wrote some lately, or found damage."""
         try:
             if self._puts % JOINED_AFTER or self._sick:
                 self._join()
@@ -94,8 +95,8 @@ class SharedStore:
     def held(self, keys: Sequence[bytes]) -> set[bytes]:
         """Return the `keys` that have an entry; entries are not verified.
 
-        If a `get` or `put` follows, the keys are recorded as used by this run, and are not
-        evicted.
+        The next `get`, `checksums` or `put` records the keys as used by this run, so that they are
+        not evicted.
         """
         self._look()
         if not keys:
@@ -138,7 +139,7 @@ class SharedStore:
         return found
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """Return the stored checksums of `keys` without reading vectors; this counts as a use.
+        """Return the stored checksums of `keys` without a request for each; this is not a use.
 
         Missing keys are left out. Only `get` detects damaged entries.
         """

@@ -1,6 +1,6 @@
 """Labels that people confirmed as right: `data/confirmed.csv`, from `corrections/`.
 
-They are not in the manifest, so that a new one reruns only the stages that use them.
+They are not in the manifest, so that confirming a label reruns only the stages that use them.
 """
 
 import csv

@@ -5,7 +5,7 @@ A row changes one field of one example, which its digest names:
 | field | what the row does |
 | --- | --- |
 | `label` | the label `old` becomes `new`; if both are the same, the label is confirmed as right |
-| `target:NAME` | the same for the cell of the column NAME, one of `ingest.targets` |
+| `target:NAME` | the cell `old` of the column NAME, one of `ingest.targets`, becomes `new` |
 | `group` | the group `old` becomes `new`; empty for no group |
 | `exclude` | the example is left out; `new` is `yes` |
 
@@ -59,7 +59,7 @@ def read_all(files: Iterable[Path]) -> list[Correction]:
     """Return the rows of all files.
 
     Raises:
-        DataError: files have other content; the message names each of them.
+        DataError: some files are not tables of corrections; the message names each of them.
     """
     found: list[Correction] = []
     wrong: list[str] = []

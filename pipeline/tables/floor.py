@@ -1,7 +1,7 @@
-"""The features of the floor: a cheap backbone without pretraining, to compare the project's with.
+"""The features of the floor: a cheap backbone without pretraining, as a baseline for the project's.
 
-`Kind.floor` names it. A head on each of the two is trained on the same examples and asked about the
-same test examples (`heads/floor.py`, `evaluation/floor.py`).
+`Kind.floor` names it. A head on each of the two is trained on the same examples and evaluated on
+the same test examples (`heads/floor.py`, `evaluation/floor.py`).
 """
 
 import re

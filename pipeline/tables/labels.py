@@ -13,7 +13,7 @@ from .manifest import UNLABELLED
 NAMED_AT_MOST = 10  # labels in a message
 ALL_AT_MOST = 100  # labels that the user has to fix, so that one run names all of them
 
-# The split that a stage needs, its purpose there, and what else to do than to add examples.
+# The split that a stage needs, its purpose there, and the alternative to adding examples.
 NEEDS = {
     "train": ("val", "to choose a head with", ", or give each hyperparameter of train one value"),
     "evaluate": ("test", "to measure on", ""),

@@ -1,9 +1,9 @@
 """Arrays of features that may be larger than memory.
 
-An array of more than `LARGE` bytes lies in a file in the folder `data/`, and is mapped into memory.
+An array of more than `LARGE` bytes is a file in the folder `data/` that is mapped into memory.
 The system keeps in memory what is used, as far as there is room, so a stage needs no more memory
 for a million examples than for 100,000. The file has no name, so a killed process leaves nothing.
-Only the size decides, and the values are the same.
+`LARGE` does not depend on the machine's memory, and the values are the same with or without a file.
 """
 
 import mmap
@@ -48,7 +48,7 @@ def zeros(rows: int, width: int) -> Floats:
 
 
 def held(numbers: int) -> int:
-    """Return how many bytes of memory an array of so many numbers takes at most."""
+    """Return how many bytes of memory an array of so many float32 numbers takes at most."""
     return min(4 * numbers, LARGE)
 
 

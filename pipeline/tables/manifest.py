@@ -124,7 +124,7 @@ def groups(manifest: pd.DataFrame) -> npt.NDArray[np.int64]:
 
 
 def divided_groups(manifest: pd.DataFrame) -> str:
-    """Return that groups have examples in several splits, in words; empty if none has."""
+    """Return a warning if groups have examples in several splits; empty if none has."""
     named = manifest[manifest["group"] != ""]
     several = named.groupby("group")["split"].nunique() > 1
     if not several.any():

@@ -15,7 +15,7 @@ from . import parquet
 
 
 def write(file: Path, names: Sequence[str], rows: dict[str, tuple[Any, ...]]) -> None:
-    """Write the numbers of each digest, sorted; no rows if there are no names."""
+    """Write the numbers of each example, sorted by digest; no rows if there are no names."""
     some = sorted(rows.items()) if names else []
     columns = [("digest", pa.string()), *((name, pa.float32()) for name in names)]
     values = [(digest, *numbers) for digest, numbers in some]

@@ -17,7 +17,7 @@ from ..tasks import part
 from .labels import class_names, listed
 from .manifest import SPLITS, TARGET
 
-MANY_LABELS = 20  # with more labels, most of them on one example, they are probably numbers
+MANY_LABELS = 20  # more labels than this, most of them without repetition, are probably numbers
 
 
 def names(manifest: pd.DataFrame) -> list[str]:
@@ -134,10 +134,10 @@ def lacking(task: str, manifest: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def stop_at_numbers(labels: list[str], given: int) -> None:
-    """Stop if the labels look like measured values rather than names.
+    """Raise `DataError` if the labels look like measured values rather than names.
 
-    Numbers can be names (digits, house numbers) if they repeat: `given` is the number of labels
-    with repetitions.
+    Numbers that repeat may be names (digits, house numbers). `labels` are the different labels, and
+    `given` is how many labels the examples have altogether.
     """
     if len(labels) <= MANY_LABELS or 2 * len(labels) <= given:
         return
