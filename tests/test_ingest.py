@@ -651,7 +651,8 @@ def test_a_picture_that_changes_while_ingest_runs_stops_it(
     monkeypatch.setattr(decode, "inspect", at_the_first)
     with pytest.raises(
         DataError,
-        match=r"^[12] files changed while ingest was reading them, such as data/raw/x/ant/0\.png;"
+        match=r"^(1 file|2 files) changed while ingest was reading the source,"
+        r" such as data/raw/x/ant/0\.png;"
         " run ingest again when nothing writes there any more$",
     ):
         ingest.ingest()

@@ -77,7 +77,8 @@ def stop_if_others_came(params: IngestParams, found: Listing) -> None:
     seen = [path for path in came if not any(map(is_hidden, path.parts[len(root.parts) :]))]
     if seen:
         raise DataError(
-            f"{len(seen)} files were added while ingest was reading {root}, such as {seen[0]};"
+            f"{len(seen)} {'files were' if len(seen) > 1 else 'file was'} added while ingest was"
+            f" reading {root}, such as {seen[0]};"
             " run ingest again when nothing writes there any more"
         )
 

@@ -54,8 +54,9 @@ class Stamps:
         """
         changed = [file for file, stamp in self._files.items() if _stamp(file) != stamp]
         if changed:
+            files = f"{len(changed)} file{'s' * (len(changed) > 1)}"
             raise DataError(
-                f"{len(changed)} files changed while ingest was reading them, such as {changed[0]};"
+                f"{files} changed while ingest was reading the source, such as {changed[0]};"
                 " run ingest again when nothing writes there any more"
             )
 

@@ -422,7 +422,8 @@ def test_a_matrix_that_changes_while_ingest_runs_stops_it_and_is_named(
     monkeypatch.setattr(parse, "vector", at_the_first)
     with pytest.raises(
         DataError,
-        match=r"^1 files changed while ingest was reading them, such as data/raw/x/vectors\.npy;"
+        match=r"^1 file changed while ingest was reading the source, such as data/raw/x/vectors"
+        r"\.npy;"
         " run ingest again when nothing writes there any more$",
     ):
         ingest.ingest()
@@ -487,12 +488,12 @@ def test_what_was_read_when_one_cannot_be_is_remembered_that_of_slow_threads_too
         (
             "csv",
             "relabel",
-            "1 files changed while ingest was reading them, such as data/raw/x/labels.csv;",
+            "1 file changed while ingest was reading the source, such as data/raw/x/labels.csv;",
         ),
         (
             "folder",
             "come",
-            "1 files were added while ingest was reading data/raw/x, such as data/raw/x/ant/new",
+            "1 file was added while ingest was reading data/raw/x, such as data/raw/x/ant/new",
         ),
         ("folder", "hidden", ""),
     ],
