@@ -78,8 +78,8 @@ class Sums:
     def head(self, chosen: npt.NDArray[np.bool_]) -> Head:
         """Return the head of the rows in the mask `chosen` [n], which is in the order of the split.
 
-        Its logits are the logarithms of the classes' densities times priors. The views of an
-        example resemble each other, so the estimate of the shrinkage counts them as one
+        Its logits are the logarithms of the classes' densities times priors, except for a term that
+        all classes share. The views of an example are alike, so the shrinkage counts them as one
         observation. The priors are the weights of the classes' rows.
         """
         inside = chosen[self.order]
