@@ -1,4 +1,4 @@
-"""How far the backbone is above its floor: two heads, asked about the same test examples."""
+"""How far the backbone is above its floor: the metrics of two heads on the same test examples."""
 
 from dataclasses import dataclass
 from typing import Any

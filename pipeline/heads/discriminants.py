@@ -139,7 +139,7 @@ class Sums:
         """
         dimension = means.shape[1]
         level = float(np.trace(products)) / dimension
-        squares = 2 * float(np.vdot(products.T, products.T))  # a copy without the transpose
+        squares = 2 * float(np.vdot(products.T, products.T))  # transposed, so as not to copy
         squares -= float(np.square(np.diag(products)).sum())
         far = squares - dimension * level**2
         if level <= 0 or far <= 0:  # no row differs from its class's mean

@@ -49,8 +49,9 @@ def fit_heads(
     (`losses.Units`). The returned weights include this step too, but the reported losses stay in
     these units. Losses are weighted by the class weights, also on validation examples.
 
-    With validation examples, a head keeps the epoch with its lowest validation loss and stops after
-    `patience` epochs without a lower one. Without validation examples it keeps its last epoch.
+    With validation examples, gradient descent keeps the epoch with the lowest validation loss, and
+    stops after `patience` epochs (never, if 0) without a lower one. Without validation examples it
+    keeps the last epoch.
 
     Args:
         train: n rows; an epoch has all of them, including augmented views.

@@ -71,7 +71,7 @@ def on_subsets(
             for mask, rows in zip(subsets, asked, strict=True):
                 yield _whole(sums.head(mask).logits(pool.features[rows]))
         return
-    # The scaling, or the weights of the classes, are those of each subset, so nothing is shared.
+    # The scales, or the weights of classes or terms, are those of each subset: nothing is shared.
     if hyperparameters.scaling != GLOBAL or hyperparameters.optimizer == "lda":
         yield from _one_by_one(pool, subsets, asked, hyperparameters, schedule, weighing)
         return
