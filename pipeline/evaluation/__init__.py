@@ -1,8 +1,8 @@
 """Evaluation of predictions: metrics with intervals, by group and by slice, and comparisons.
 
-This subpackage has what all tasks share. The metrics of a task are in the module `measuring` of its
-folder. Stages import that module, and the code that draws plots and writes tables, only when they
-need it.
+This subpackage has what tasks share, and the metrics and tables of classification. The module
+`measuring` of a task's folder evaluates its predictions. Stages import that module, and the code
+that draws plots and writes tables, only when they need it.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ from .tables import OF_SETS
 
 MANY = 5  # targets that one line lists
 SURE = 0.01  # significance level of the test for too low a coverage on the test examples
-LEAST_GROUPS = 6  # of test examples; with fewer, no coverage is too low to be chance
+LEAST_GROUPS = 6  # of test examples; with fewer, the coverage is not tested
 
 
 def table(
@@ -35,7 +35,7 @@ def table(
     thresholds: Sequence[float] = (),
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """Return the coverage on the test examples: a row for all, and one for each class or target.
+    """Return the coverage on the test examples: rows for all and each class, or for each target.
 
     `coverage` is the fraction of sets or intervals that contain the truth. `size` is the mean
     number of labels in a set, or the width of an interval. `empty` is the fraction of randomised
@@ -79,7 +79,10 @@ def _means(figures: npt.NDArray[Any], groups: Groups | None) -> Doubles:
 
 
 def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | None = None) -> str:
-    """Return one line with the nominal coverage and the coverage that `table` found."""
+    """Return one line with the nominal coverage and that in `found`, the result of `table`.
+
+    It has the reason if there are no sets, and is empty if no coverage was set.
+    """
     among = "" if groups is None else f" ({len(np.unique(groups))} groups, each with weight one)"
     if sets is None:
         return ""
@@ -108,7 +111,7 @@ def doubts(
     thresholds: Sequence[float] = (),
     groups: Groups | None = None,
 ) -> list[str]:
-    """Return warnings if the coverage on the test examples is too low to be chance.
+    """Return warnings if the coverage on the test examples is too low to be chance, or untested.
 
     The nominal coverage holds for examples from the distribution of the calibration examples. Test
     examples from a different distribution may be covered less often. If there are several targets,

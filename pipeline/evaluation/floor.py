@@ -1,4 +1,4 @@
-"""How far the backbone is above its floor: two heads, asked about the same test examples."""
+"""How far the backbone is above its floor: the metrics of two heads on the same test examples."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ from .metrics import interval, resample, whole
 class Lead:
     """The `measure` of heads on the floor and on the backbone, on `examples` test examples.
 
-    `low` and `high` are the ends of the interval of their difference; NaN if it is not known.
+    `low` and `high` are the ends of the interval of their difference; NaN if they are not known.
     """
 
     name: str
@@ -118,8 +118,9 @@ def baselines(
 ) -> dict[str, Any]:
     """Return what the metrics are to be compared with, for `Metrics.baselines`.
 
-    In classification that is chance, which is 1 of the number of classes, and the fraction of test
-    examples in the largest class of the training examples.
+    In classification that is chance, which is 1 / the number of classes, and the fraction of test
+    examples in the largest class of the training examples. With `lead`, both heads' metrics are
+    added.
     """
     found: dict[str, Any] = {}
     if TASKS[task].exclusive:

@@ -109,9 +109,9 @@ def bootstrap(
 def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
     """Return the low and high ends of the percentile interval over the first axis.
 
-    If all examples agree (for example, R² is 1.0), the interval has no width, although new examples
-    might disagree. `tables` then uses Wilson's interval if it can. Resamples in which a metric is
-    undefined are left out.
+    If all examples agree (for example, all are right), the interval has no width, although new
+    examples might disagree. `tables` then uses Wilson's interval if the metric is a fraction.
+    Resamples in which a metric is undefined are left out.
     """
     tail = (1 - confidence) / 2
     # Bit-identical to NumPy's `nanquantile`, but without a call for each column that has a NaN.

@@ -55,7 +55,8 @@ def repeated(
         counts: whether the features are counts of terms.
 
     Raises:
-        DataError: too few draws have every class among the training examples.
+        DataError: fewer than two draws have a test example and the training examples that the task
+            needs (`Measuring.learnable`).
     """
     keys = group_keys(manifest)
     sizes = drawing.shares.model_dump()

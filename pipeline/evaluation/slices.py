@@ -151,7 +151,7 @@ def holm(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def worst(table: pd.DataFrame) -> str:
-    """Return a sentence about the first row of a table of slices; empty if it has no rows.
+    """Return a sentence about the first tested row of a table of slices; empty if there is none.
 
     A second sentence counts the slices that were not tested.
     """

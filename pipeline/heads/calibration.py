@@ -169,8 +169,8 @@ def fit_thresholds(answers: Floats64, labels: Floats64) -> list[float]:
         labels: [n, c]: 1, 0, or NaN if the label is unknown.
 
     Returns:
-        c thresholds between 0 and 1, each halfway between two probabilities; 0.5 if a label has no
-        known positive or no known negative example.
+        c thresholds between 0 and 1, each halfway between two probabilities, or between the lowest
+        one and 0; 0.5 if a label has no known positive or no known negative example.
     """
     return [
         _best(column[known], wanted[known] == 1)

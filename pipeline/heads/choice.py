@@ -1,13 +1,13 @@
 """The choice of a head and its layers by cross-validation: `train.layers: auto`.
 
-Each head that the parameters list is a contender twice: on all layers, and on the last one. Up to
-`MOST` examples, drawn by their digests, are divided into five folds, which respect groups. View 0
-of an example is trained on and predicted.
+If the features have several layers, each head that the parameters list is a contender twice: on all
+layers, and on the last one. Up to `MOST` examples, drawn by their digests, are divided into five
+folds, which respect groups. Only view 0 of each example is used.
 
-The first head, on all layers, is kept unless the one with the lowest loss is better twice: its loss
-is lower by more than a paired standard error, and more of its predictions are right. By the loss
-alone, more accurate heads would be replaced. Losses are compared after temperature scaling, because
-`train` calibrates the head.
+The first head, on all layers, is kept unless the loss of the best one is lower by more than a
+paired standard error. In classification, more of the best one's predictions must be right too,
+because the loss alone would replace more accurate heads. Losses are compared after temperature
+scaling, because `train` calibrates the head.
 """
 
 import itertools
@@ -58,7 +58,7 @@ class Contender:
         return self.columns if self.of == "last" else None
 
     def line(self, count: int) -> str:
-        """Return what `train` prints of the chosen one among so many."""
+        """Return what `train` prints about the chosen one of `count` contenders."""
         of = {"all": " on all layers", "last": " on the last layer", "": ""}[self.of]
         if not len(self.losses):
             return f"{self.hyperparameters.optimizer}{of}: too few examples for cross-validation"
@@ -68,7 +68,7 @@ class Contender:
         )
 
     def noted(self) -> dict[str, object]:
-        """Return what `models/head.json` says of the choice."""
+        """Return what `models/head.json` records about the choice."""
         return {"examples": len(self.losses)}
 
     def row(self) -> dict[str, object]:
@@ -147,7 +147,7 @@ def _out_of_fold(
     schedule: Schedule,
     weighing: str,
 ) -> Floats:
-    """Return logits [m, c] of the rows in a fold."""
+    """Return out-of-fold logits [m, c] of the rows that are in any fold."""
     asked = [fold == number for number in np.unique(fold[fold >= 0])]
     logits = np.zeros((len(fold), len(schedule.class_weights)), np.float32)
     found = on_subsets(some, [~rows for rows in asked], asked, head, schedule, weighing)

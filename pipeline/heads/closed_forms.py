@@ -1,12 +1,12 @@
 """Solvers for linear heads, instead of gradient descent: L-BFGS, ridge and nearest mean.
 
-All solvers expect features with mean zero and one common scale. They use the same weight decay: an
-L2 penalty of `weight_decay / 2 * |weight|^2` is added to the mean loss over an output's known rows;
+All solvers expect scaled features with mean zero. L-BFGS and ridge use the same weight decay: an L2
+penalty of `weight_decay / 2 * |weight|^2` is added to the mean loss over an output's known rows;
 biases are not penalised. Each label of a multi-label task, and each target, therefore has the same
 weights as if it were trained alone. If the rows of an output determine nothing (a label that is
-positive in all of them, as in a small subset), it predicts the fraction of positives for all
-features; `train` rejects such rows. Only the order of the logits of ridge and nearest mean is
-meaningful: `fair_scale` calibrates them.
+positive in all of them, as in a small subset), the output predicts the fraction of positives for
+all features; `train` rejects such rows. For classes and labels, the scale of the logits of ridge
+and nearest mean has no meaning, so `fair_scale` calibrates them.
 """
 
 import itertools
@@ -70,7 +70,7 @@ class Rows:
 def multinomial(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
     """Fit multinomial logistic regression by L-BFGS, one head for each decay.
 
-    It begins at `start` only if there are more than `many_classes.MANY` classes.
+    L-BFGS begins at `start` only if there are more than `many_classes.MANY` classes.
     """
     few = rows.outputs <= many_classes.MANY
     minimum, start = (few_classes.minimum, None) if few else (many_classes.minimum, start)

@@ -1,10 +1,10 @@
 """Calibrate prediction sets and intervals on out-of-fold predictions.
 
 With n scores, the quantile is the score at rank ceil((n + 1) * coverage). If all predictions came
-from the final head, a new example's score would be at most this quantile with the nominal
+from the final head, a new example's score would be at most this quantile with at least the nominal
 probability. This holds for any head and any data, as long as new examples are exchangeable with
 these. But the predictions come from heads that were trained on a part of the examples (`cross_fit`;
-cross-conformal prediction, Vovk, 2015), so the coverage is a little higher.
+cross-conformal prediction, Vovk, 2015), so the coverage is usually a little higher.
 
 Examples of one group are not independent, and a large group must not dominate the others. All
 groups therefore have the same weight: the weight of a score is 1 / the size of its group, and the
@@ -13,9 +13,10 @@ rank is taken among the groups, ceil((G + 1) * coverage) (Dunn, Wasserman and Ra
 Willett, "Distribution-free inference with hierarchical data", 2023). The coverage then holds for an
 example drawn from a new group.
 
-Prediction intervals extend to either side by this quantile of the absolute residuals. They are the
-centre of CV+ (Barber, Candès, Ramdas and Tibshirani, "Predictive inference with the jackknife+",
-2021), with the one head in the bundle; CV+ itself would need the heads of all folds to predict.
+Prediction intervals extend by this quantile of the absolute residuals to either side of the
+prediction. They approximate CV+ (Barber, Candès, Ramdas and Tibshirani, "Predictive inference with
+the jackknife+", 2021) with the one head in the bundle; CV+ itself would need the heads of all folds
+to predict.
 """
 
 import math
@@ -47,7 +48,8 @@ def calibrated(
         temperature: the temperature of the final head.
 
     Returns:
-        None if no coverage is set.
+        the calibration, with the reason in `why_none` if it is impossible; None if no coverage is
+        set.
     """
     if coverage is None:
         return None
@@ -110,11 +112,11 @@ def calibrated_sets(
 def quantile(
     scores: Doubles, coverage: float, lost: int = 0, weights: Doubles | None = None
 ) -> float:
-    """Return the score at rank ceil((n + 1) * coverage), rounded up; infinite if n is too small.
+    """Return the score at rank ceil((n + 1) * coverage), rounded up; infinite past the last score.
 
     Args:
         scores: the scores of held-out examples.
-        lost: the number of further examples, whose scores count as infinite.
+        lost: the number of further examples, which n includes; their scores count as infinite.
         weights: the weight of each score, as `of_groups` returns it. With weights, n and `lost` are
             numbers of groups, and the result is the score at which the cumulative weight reaches
             the rank.

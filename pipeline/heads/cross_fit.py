@@ -1,9 +1,9 @@
 """Out-of-fold predictions for the training and validation examples.
 
-The head that `train` keeps was trained on all of these examples, so its own predictions for them
-are too good. This module divides the examples into folds, trains the same head on all folds but
-one, and predicts that fold. Temperature, thresholds and prediction sets are fitted to these
-predictions (cross-fitting; for prediction sets, cross-conformal prediction, Vovk, 2015).
+With `train.refit`, the head that `train` keeps was trained on all of these examples, so its own
+predictions for them are too good. This module divides the examples into folds, trains the same head
+on all folds but one, and predicts that fold. Temperature, thresholds and prediction sets are fitted
+to these predictions (cross-fitting; for prediction sets, cross-conformal prediction, Vovk, 2015).
 
 Each of these heads is trained from scratch. A head that starts from one trained on all examples
 remembers the held-out ones until it has converged: with such a start, the out-of-fold accuracy on
@@ -48,8 +48,9 @@ class OutOfFold:
     `logits` [m, c] are logits, or predicted targets. `fold` [m] is the fold of each example; it is
     -1 for predictions of validation examples by a head trained without them. If examples have
     groups, `weights` [m] are the weights of the examples, which add up to 1 in each group. `lost`
-    counts the further examples (or groups, if there are any) that cannot be predicted, because all
-    heads need them for training. `of` describes the examples in words.
+    is the number of further examples (or groups, if there are any) that cannot be predicted,
+    because all heads need them for training; if only some folds are held out, it is reduced in
+    proportion. `of` describes the examples in words.
     """
 
     logits: Floats
@@ -77,7 +78,8 @@ def out_of_fold(
 ) -> OutOfFold:
     """Predict training and validation examples out of fold; return their logits or targets.
 
-    If the head is not trained again on the validation examples, it predicts these directly.
+    If the chosen head is not trained again with the validation examples, it predicts these itself,
+    and no training example is predicted.
 
     Args:
         chosen: the head that `train` chose, before it was trained on validation examples.

@@ -230,8 +230,8 @@ def loss_of(name: str, smoothing: Tensor, class_weights: Floats, mean_importance
         name: one of `losses.LOSSES`.
         smoothing: [1, 1, M, 1], the label smoothing of each head.
         class_weights: [c] for classes.
-        mean_importance: [c] or [M, c], the mean over an output's cells in the training rows; empty
-            for classes.
+        mean_importance: [c] or [M, c], the mean over an output's cells in the training rows; not
+            used for classes.
     """
     weights = torch.from_numpy(class_weights).to(smoothing.device)
     loss: Loss = LOSSES[name](smoothing, weights, mean_importance)

@@ -23,7 +23,7 @@ class Calibration:
     multi-label task, and for each class if the head was trained with class weights
     (`head.against_thresholds`). `prior_shift` [c] is added to the logits of a head that was trained
     with class weights (`head.with_priors`). Both are empty for heads that do not need them.
-    `calibrated_on` is the number of held-out examples; older files do not have it.
+    `calibrated_on` is the number of held-out examples; None in regression and in older files.
     """
 
     temperature: float = 1.0
@@ -160,7 +160,7 @@ class HeadDescription:
         return self.hyperparameters, self.epoch
 
     def calibrated_on(self) -> int:
-        """Return the number of calibration examples; older heads used the validation examples.
+        """Return the number of calibration examples; without it, of the validation examples.
 
         Raises:
             DataError: the file does not have the number.

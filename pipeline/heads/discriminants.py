@@ -78,8 +78,8 @@ class Sums:
     def head(self, chosen: npt.NDArray[np.bool_]) -> Head:
         """Return the head of the rows in the mask `chosen` [n], which is in the order of the split.
 
-        Its logits are the logarithms of the classes' densities times priors. The views of an
-        example resemble each other, so the estimate of the shrinkage counts them as one
+        Its logits are the logarithms of the classes' densities times priors, except for a term that
+        all classes share. The views of an example are alike, so the shrinkage counts them as one
         observation. The priors are the weights of the classes' rows.
         """
         inside = chosen[self.order]
@@ -139,7 +139,7 @@ class Sums:
         """
         dimension = means.shape[1]
         level = float(np.trace(products)) / dimension
-        squares = 2 * float(np.vdot(products.T, products.T))  # a copy without the transpose
+        squares = 2 * float(np.vdot(products.T, products.T))  # transposed, so as not to copy
         squares -= float(np.square(np.diag(products)).sum())
         far = squares - dimension * level**2
         if level <= 0 or far <= 0:  # no row differs from its class's mean

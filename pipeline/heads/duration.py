@@ -9,12 +9,12 @@ from .head import Floats, one_thread
 from .linear_loss import AT_ONCE, with_ones
 from .losses import LOSSES
 
-# Passes over the rows for one head. 8 to 56 were counted for digits and made vectors of 10 to 300
-# classes; the number depends on the data and on the weight decay.
+# Passes over the rows for one head. 8 to 56 were counted for digits and synthetic vectors of 10 to
+# 300 classes; the number depends on the data and on the weight decay.
 PASSES = 30
 TRIES = 4
 LEAST = 600.0  # seconds; shorter estimates are not printed
-SLOW = 1e10  # operations per second of a slow core; the pass is only measured if it matters then
+SLOW = 1e10  # operations per second of a slow core; no pass is measured if it needs under `LEAST`
 
 
 def seconds(features: Floats, outputs: int, heads: int) -> float:

@@ -3,8 +3,8 @@
 `gradient_descent` trains heads by gradient descent, in stacks; `closed_forms` solves for other
 heads. PyTorch is imported only for gradient descent, because the import takes seconds.
 
-On the CPU everything is computed on one thread, so that the result does not depend on the number of
-cores. On a GPU the result depends on the card and its libraries.
+On the CPU each product is computed on one thread, so that the result does not depend on the number
+of cores. On a GPU the result depends on the card and its libraries.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -49,18 +49,19 @@ def fit_heads(
     (`losses.Units`). The returned weights include this step too, but the reported losses stay in
     these units. Losses are weighted by the class weights, also on validation examples.
 
-    With validation examples, a head keeps the epoch with its lowest validation loss and stops after
-    `patience` epochs without a lower one. Without validation examples it keeps its last epoch.
+    With validation examples, gradient descent keeps the epoch with the lowest validation loss, and
+    stops after `patience` epochs (never, if 0) without a lower one. Without validation examples it
+    keeps the last epoch.
 
     Args:
         train: n rows; an epoch has all of them, including augmented views.
         val: rows for early stopping; may be empty.
-        hyperparameters: those of each head; lbfgs and ridge use only the weight decay.
-            nearest_mean, which is for classes and labels, uses none of them.
+        hyperparameters: those of each head; lbfgs and ridge use only the weight decay. lda, which
+            is for classes, and nearest_mean, for classes and labels, use none of them.
         device: `cpu` or `cuda`, for gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
         start: a linear head near the result, where lbfgs begins if there are many classes.
-        measured: if false, metrics of heads in closed form are not computed, and are NaN.
+        measured: if false, metrics of lbfgs, ridge and nearest_mean are not computed, and are NaN.
     """
     idf = tf_idf.fitted(train.features) if schedule.counts else None
     if idf is not None:
@@ -150,7 +151,7 @@ def _discriminants(
     sums = Sums.of(Split.concat([train, val]), schedule, asked.scaling)
     head = sums.head(np.arange(len(train.labels) + len(val.labels)) < len(train.labels))
     trained = _measured(asked, head, train, val, schedule, scaled=True, measured=True)
-    if idf is None:  # other rows have other weights of terms
+    if idf is None:  # for other rows, the weights of the terms would differ
         trained = replace(trained, sums=sums)
     return _with(trained, replace(head.scaled(trained.scale), idf=idf))
 

@@ -2,7 +2,7 @@
 
 The recipe has no hyperparameter to choose, so it favours neither: linear discriminants whose
 shrinkage is estimated from the features, and for labels and numbers a ridge regression. Each
-feature is scaled to variance 1, because those of a floor have different units.
+feature is scaled to variance 1, because the features of a floor have different units.
 """
 
 from dataclasses import replace
@@ -46,7 +46,7 @@ class Pair(NamedTuple):
         """Read what `write` wrote.
 
         Raises:
-            DataError: the file is damaged.
+            DataError: the file is missing or damaged.
         """
         try:
             tensors = load_file(file)
@@ -60,7 +60,7 @@ class Pair(NamedTuple):
                 )
                 for name in cls._fields
             }
-        except Exception as error:  # the library has a class of its own, without a base
+        except Exception as error:  # the library's own error is derived only from Exception
             reason = " ".join(str(error).split())
             raise DataError(f"{file} is damaged: {reason}; run the train stage again") from None
         return cls(**heads)

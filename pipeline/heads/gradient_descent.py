@@ -316,7 +316,7 @@ class _Stack:
         return outputs
 
     def _keep(self, inputs: Tensor) -> Tensor:
-        """Return the dropout mask of inputs [S, b, (M,) in]; heads with equal seeds share it."""
+        """Return the dropout mask of inputs [S, b, (M,) in]; heads of a seed share draws."""
         shape = inputs.shape[1], 1, inputs.shape[-1]
         device = inputs.device
         draws = [torch.rand(shape, generator=mask, device=device) for mask in self.masks]

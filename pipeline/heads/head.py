@@ -47,7 +47,8 @@ def one_thread() -> AbstractContextManager[Any]:
 def _libraries(modules: int) -> "ThreadpoolController":
     """Return the libraries of linear algebra; `modules` is the number of imported modules.
 
-    The search takes milliseconds, and heads ask often. A further library comes with a module.
+    The search takes milliseconds, so its result is kept until more modules, which may bring further
+    libraries, are imported.
     """
     from threadpoolctl import ThreadpoolController  # only heat maps need it to predict
 

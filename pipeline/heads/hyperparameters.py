@@ -23,7 +23,7 @@ class Hyperparameters:
     """The settings that may differ between heads; `params.yaml` explains each.
 
     Hyperparameters that the optimizer does not use are 0. `scaling` is one of `scaling.SCALINGS`;
-    it is not a parameter, and only `penalty.choose` uses any but `global`.
+    it is not a parameter, and only `penalty.choose` and `floor` use any but `global`.
     """
 
     optimizer: str
@@ -59,7 +59,7 @@ def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
 
 
 def used(hyperparameters: Hyperparameters) -> dict[str, str | float]:
-    """Return the hyperparameters that the optimizer uses, by name; the scaling only if chosen."""
+    """Return the hyperparameters that the optimizer uses, by name; `scaling` unless `global`."""
     read = CLOSED_FORMS.get(hyperparameters.optimizer)
     found = {
         name: value

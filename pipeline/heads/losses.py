@@ -70,7 +70,7 @@ class Loss(Protocol):
         """Return the second derivative by each logit, [n, c], from the first derivatives."""
 
     def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
-        """Estimate the best constant logits [p]; return which outputs can learn from features too.
+        """Estimate the best constant logits [p], and return which outputs can learn from features.
 
         Args:
             labels: [n, p].

@@ -2,9 +2,9 @@
 
 The objective is that of `few_classes`, which starts from zero and does not use the curvature. This
 module rotates the features to their principal axes; the first steps use only the axes that vary
-most, at a fifth of the cost. L-BFGS then starts each direction from an approximate Newton step. Its
-Hessian has only the block of each class: the class's own rows enter one by one, and all other rows
-through their covariance.
+most, at a fifth of the cost. L-BFGS then starts each direction from an approximate Newton step,
+whose Hessian has only the block of each class: the class's own rows enter one by one, and all other
+rows through their covariance.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from .head import Floats, Head
 from .linear_loss import Axes, LinearLoss
 from .losses import LOSSES
 
-# With fewer classes `few_classes` is quick, and heads are the same as in older versions.
+# Up to this many classes, `few_classes` is quick, and heads are the same as in older versions.
 MANY = 100
 TOLERANCE = 1e-6
 COARSE = 2e-2  # the tolerance with some of the axes; the next level changes the weights anyway
@@ -124,7 +124,7 @@ class _Newton:
 def _own_rows(
     labels: npt.NDArray[np.int64], curvature: Floats, classes: int
 ) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Return each class's rows of highest curvature [c, OWN], and the curvatures.
+    """Return each class's rows of highest curvature, at most [c, OWN], and the curvatures.
 
     If a class has fewer rows, the remaining curvatures are 0.
     """

@@ -3,15 +3,16 @@
 Up to `MOST` examples are divided into five folds, which respect groups. Examples are drawn by their
 digests, so ten added examples change few of them. Only view 0 of each example is used.
 
-- All folds are one problem of L-BFGS: each has its own weights, but they share the products with
+- One call of L-BFGS solves all folds: each has its own weights, but they share the products with
   the features, which takes a fifth of the time. Each penalty starts from the weights of the next
   stronger one (Friedman, Hastie and Tibshirani, 2010).
 - Penalties are compared by the loss of the out-of-fold predictions after temperature scaling,
   because `train` calibrates the head that is chosen. A strong penalty makes a head underconfident,
   and would lose for this reason alone.
 - Fewer examples need a stronger penalty: the product of weight decay and number of examples, which
-  is 1 / C in scikit-learn, stays the same. Each weight decay is therefore multiplied, in a fold, by
-  the number of examples that the head is trained on and divided by the number in the fold.
+  is 1 / C in scikit-learn, stays the same. In the folds, each weight decay is therefore multiplied
+  by the number of examples that the head will be trained on, and divided by the mean number that
+  the folds' heads are trained on.
 
 `benchmarks/heads.md` compares these choices with others.
 """
@@ -83,10 +84,10 @@ def candidates(layers: Layers, auto: bool) -> list[Candidate]:
 
 @dataclass(frozen=True)
 class Point:
-    """A penalty for a candidate: its out-of-fold loss, and how much higher that is than the lowest.
+    """A penalty for a candidate: its out-of-fold loss, and how much higher than the chosen one's.
 
-    `error` is the standard error of that difference, which is the mean over the examples (or
-    groups) of the paired differences of their losses.
+    `error` is the standard error of that difference, which is the mean of the paired differences of
+    the examples' losses. With groups, it is computed from the groups' sums.
     """
 
     candidate: Candidate
@@ -138,8 +139,8 @@ class Choice:
         """Return what `train` prints."""
         if not self.examples:
             return [
-                f"weight decay {self.weight_decay:g}, because a class has too few examples for"
-                " cross-validation"
+                f"weight decay {self.weight_decay:g}, because there are too few examples or groups"
+                " for cross-validation"
             ]
         scale = " for features of variance 1" if self.candidate.scaling == PER_FEATURE else ""
         of = {"last": " of the last layer", "all": " of all layers", "": ""}[self.candidate.of]
@@ -209,7 +210,7 @@ def choose(
 
 
 def drawn(pool: Split, most: int) -> Integers:
-    """Return view 0 of at most so many examples; which ones depends on their digests."""
+    """Return the rows with view 0 of at most `most` examples, which are drawn by their digests."""
     rows = np.flatnonzero(pool.views == 0)
     if len(rows) > most:
         order = np.argsort([unit(f"penalty:{digest}") for digest in pool.digests[rows].tolist()])
@@ -218,7 +219,10 @@ def drawn(pool: Split, most: int) -> Integers:
 
 
 def judged(loss: str, logits: Floats, labels: npt.NDArray[Any], outputs: int) -> Doubles:
-    """Return the loss [m] of each example, after temperature scaling: the mean of known labels."""
+    """Return the loss [m] of each example, the mean over its known labels or targets.
+
+    The logits of classes and labels are divided by a temperature first.
+    """
     of = LOSSES[loss]
     scaled = logits.astype(np.float64)
     if not of.of_numbers:
@@ -311,7 +315,7 @@ class _Problem:
         return self.names[self.fold >= 0]
 
     def losses(self, candidate: Candidate) -> list[Doubles]:
-        """Return the out-of-fold loss of each predicted example, for each penalty until `WORSE`."""
+        """Return the out-of-fold loss of each predicted example, for each penalty that is tried."""
         labels, found = self.labels[self.fold >= 0], list[Doubles]()
         worse = 0
         for logits in self._logits(candidate):

@@ -72,7 +72,7 @@ class PredictionSets:
         """
         if not isinstance(content, dict):
             raise TypeError(f"sets is {content!r:.40}")
-        if "why_no_sets" in content:  # the only other field in a bundle
+        if "why_no_sets" in content:  # in a bundle there is no other field then
             return cls(_number(content, "coverage", 0.0), str(content["why_no_sets"]))
         coverage = content["coverage"]
         if not (isinstance(coverage, float) and 0 < coverage < 1):

@@ -30,7 +30,8 @@ from .trained import Schedule
 Mask = npt.NDArray[np.bool_]
 Number = TypeVar("Number", np.float32, np.float64)
 
-ROUNDING = 1e-9  # of the mean squared length of a row: centred rows are not independent
+# Added to the diagonal, times the mean squared length of a row, because centred rows are dependent.
+ROUNDING = 1e-9
 
 
 def on_subsets(
@@ -70,7 +71,7 @@ def on_subsets(
             for mask, rows in zip(subsets, asked, strict=True):
                 yield _whole(sums.head(mask).logits(pool.features[rows]))
         return
-    # The scaling, or the weights of the classes, are those of each subset, so nothing is shared.
+    # The scales, or the weights of classes or terms, are those of each subset: nothing is shared.
     if hyperparameters.scaling != GLOBAL or hyperparameters.optimizer == "lda":
         yield from _one_by_one(pool, subsets, asked, hyperparameters, schedule, weighing)
         return
@@ -142,9 +143,10 @@ def _of_columns(
 ) -> Iterator[Floats]:
     """`on_subsets` for labels and targets.
 
-    Heads trained by gradient descent are stacked. Least squares is computed for all subsets
-    together if each output is known in all rows. Other heads are trained one by one, because the
-    known rows of a label, and its weights, differ between subsets.
+    Least squares is computed for all subsets together if each output is known in all rows and
+    classes are not weighted. Heads trained by gradient descent are stacked. Other heads, and all
+    heads on term counts, are trained one by one, because the known rows of a label, its weights, or
+    the weights of the terms differ between subsets.
     """
     outputs, name = len(schedule.class_weights), hyperparameters.optimizer
     squares = closed_forms.SOLVERS[schedule.loss].get(name) is closed_forms.by_ridge

@@ -44,8 +44,8 @@ class Schedule:
 class Figures:
     """Mean loss and accuracy after `epoch` epochs; NaN if there are no examples.
 
-    The training metrics are running means over the epoch, without label smoothing. In regression,
-    R² replaces the accuracy, and the losses are in `losses.Units`.
+    In gradient descent, the training metrics are running means over the epoch, without label
+    smoothing. In regression, R² replaces the accuracy, and the losses are in `losses.Units`.
     """
 
     epoch: int

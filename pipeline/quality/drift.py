@@ -33,7 +33,7 @@ LEAST_GROUPS = 6  # with fewer, there are too few permutations for a test
 
 
 class Drift(NamedTuple):
-    """The outcome of a test; `compared` counts the examples of classes that both sides have.
+    """The outcome of a test; `compared` counts the other split's examples that took part.
 
     `distance` is the squared maximum mean discrepancy, and `by_chance` its mean over the
     permutations. If there is nothing to compare, all fields but `compared` are NaN. If there are

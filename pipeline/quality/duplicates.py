@@ -25,8 +25,8 @@ from ..store.vectors import open_local, open_store
 from ..tables.manifest import SPLITS
 from .sketches import Floats, Integers, Pair, Sketches
 
-# Rows whose cosines with all rows of the other split are computed at a time, and of which the
-# nearest are found at a time, in the processor's cache.
+# Rows whose cosines with all rows of the bank are computed at a time, and rows whose nearest are
+# searched at a time; they fit into the processor's cache.
 ROWS, FEW = 512, 32
 # Candidates per example.
 NEAREST = 5
@@ -159,7 +159,7 @@ class _Last:
     """The verdicts of the project's last run, an entry of the store on this machine."""
 
     def __init__(self, made_by: str) -> None:
-        """Read them; there are none if the store cannot be used."""
+        """Read the verdicts; there are none if the store cannot be used."""
         self._key = blake2b(f"{made_by}, {Path.cwd()}".encode(), digest_size=KEY).digest()
         self.verdicts: dict[bytes, bool] = {}
         with suppress(StoreError), open_local() as store:
@@ -170,7 +170,7 @@ class _Last:
                 self.verdicts = dict(zip(keys, map(bool, data[KEY * count :]), strict=False))
 
     def keep(self, verdicts: dict[bytes, bool]) -> None:
-        """Write the verdicts of this run, if they are others."""
+        """Write the verdicts of this run, if they differ from those that were read."""
         if verdicts == self.verdicts:
             return
         data = b"".join(verdicts) + bytes(verdicts.values())

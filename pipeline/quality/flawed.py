@@ -2,8 +2,8 @@
 
 A measure of an example is too low if it is more than three interquartile ranges below the
 lower quartile of the training examples (Tukey, "Exploratory Data Analysis", 1977), and also below a
-fixed limit. So a set of night pictures is not full of dark ones, and a set of the same light has no
-dark ones.
+fixed limit. In a set of night pictures, therefore, not all are too dark, and in a set of evenly lit
+pictures none is.
 """
 
 import numpy as np
@@ -18,8 +18,8 @@ NARROW = 0.1  # octaves; a smaller interquartile range counts as this one
 def flawed(table: pd.DataFrame, kind: Kind) -> pd.DataFrame:
     """Return `path`, `split`, `label`, `problem` and `beyond` of each flawed example.
 
-    `beyond` is how far the example is beyond the limit, in octaves. The worst come first. If an
-    example has several flaws, only the first is returned.
+    `beyond` is how far the example is beyond the limit, in octaves. Rows are sorted by problem, the
+    worst of each first. If an example has several flaws, only the first is returned.
 
     Args:
         table: the manifest, with the kind's measures.

@@ -30,7 +30,10 @@ def folds_of(rows: pd.DataFrame, labels: npt.NDArray[Any], seed: int, numbers: b
 
 @dataclass(frozen=True)
 class Regression:
-    """A ridge regression of c numbers, and the rows of the centred features [n, d] not seen."""
+    """A ridge regression of c numbers, and the `rows` of `features` [n, d] not used to fit it.
+
+    The features are centred, and scaled to a mean square of 1.
+    """
 
     features: Floats
     rows: Integers

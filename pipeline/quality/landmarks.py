@@ -24,7 +24,7 @@ Places = npt.NDArray[np.int64]
 MOST = 2000  # landmarks, those with the lowest digests
 LEAST = 0.1  # of the landmarks have to be among the examples
 NEAREST = 5  # landmarks by which another example is placed
-BROAD = 64  # principal axes, about, in which distances are measured
+BROAD = 64  # approximate principal axes, in which distances are measured
 GRID = 10_000  # a place is two whole numbers from 0 to this one
 DECIMALS = 9  # of a cosine; further ones may differ with the number of rows
 MADE_BY = b"headstart.made_by"  # in the metadata: which features the layout is of
@@ -65,14 +65,14 @@ class Landmarks(NamedTuple):
 
 
 def broad_axes(centred: Floats) -> Floats:
-    """Return about the first principal axes [d, `BROAD`] of features [n, d] with mean zero."""
+    """Return approximate first principal axes [d, `BROAD`] of features [n, d] with mean zero."""
     start = np.random.default_rng(0).standard_normal((centred.shape[1], BROAD))
     axes: Floats = np.linalg.qr(centred.T @ (centred @ start.astype(np.float32)))[0]
     return axes
 
 
 class Space:
-    """The space of about the first `BROAD` principal axes of landmarks."""
+    """The space of the approximate first `BROAD` principal axes of landmarks."""
 
     def __init__(self, features: Floats) -> None:
         """Find the axes of these features, [n, d]."""
@@ -82,7 +82,7 @@ class Space:
             self._axes = broad_axes(features - self._mean)
 
     def of(self, features: Floats) -> Doubles:
-        """Return the directions of examples from the landmarks' mean, [n, `BROAD`]; length 1."""
+        """Return unit vectors from the landmarks' mean to examples, [n, up to `BROAD`]."""
         along = (features - self._mean).astype(np.float64) @ self._axes
         lengths: Doubles = np.linalg.norm(along, axis=1, keepdims=True)
         found: Doubles = along / np.maximum(lengths, 1e-12)
@@ -104,9 +104,9 @@ def write(file: Path, landmarks: Landmarks, made: str) -> None:
 
 
 def read(file: Path, digests: Collection[str], made: str) -> tuple[Landmarks | None, str]:
-    """Return the landmarks in `file`, and why the map does not use it; neither without a file.
+    """Return the landmarks in `file`, or None and why the map cannot use it (empty without a file).
 
-    A layout changes how examples are shown and no result, so a run goes on without it.
+    A layout only changes how examples are shown, not a result, so a run goes on without landmarks.
 
     Args:
         file: as `write` wrote it.

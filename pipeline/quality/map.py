@@ -17,8 +17,8 @@ from .landmarks import BROAD, GRID, Landmarks, broad_axes
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-MOST = 20_000  # examples on the map, as many as a browser draws while they are moved
-AXES = 12  # found together; the first two converge the faster for the others
+MOST = 20_000  # examples on the map, as many as a browser can redraw while the user moves the map
+AXES = 12  # found together; the more there are, the faster the first two converge
 ROUNDS = 12
 NEAREST = 5
 EXACT = 2000  # examples; with more, neighbours are found in a space of `BROAD` dimensions
@@ -79,8 +79,8 @@ def chosen(rows: pd.DataFrame, issues: set[str]) -> npt.NDArray[np.int64]:
 def neighbours(features: Floats) -> npt.NDArray[np.int64]:
     """Return for each row the positions of the rows with the highest cosine, [n, NEAREST].
 
-    Features are centred first. If there are more than `EXACT` rows, they are projected to about
-    their first `BROAD` principal axes. If there are fewer than `NEAREST` others, the rest is -1.
+    Features are centred first. If there are more than `EXACT` rows, they are projected to their
+    approximate first `BROAD` principal axes. With fewer than `NEAREST` other rows, the rest is -1.
     """
     centred = features - features.mean(axis=0)
     if len(features) > EXACT and features.shape[1] > BROAD:

@@ -4,8 +4,8 @@ A sketch is a random projection to `WIDTH` dimensions (Johnson and Lindenstrauss
 numbers. Its axes and its scale depend on no example, so the sketch of an example does not depend on
 the others, or on the order in which they arrived. The cosine of two sketches is that of the
 features with an error of standard deviation (1 - cosine²) / sqrt(`WIDTH`), and a smaller one of
-rounding. A pair is looked at unless its error is below `-ERRORS` standard deviations, so fewer than
-1 % are missed (`benchmarks/million.md`).
+rounding. A pair above the threshold is found unless its error is below `-ERRORS` standard
+deviations, so fewer than 1 % are missed (`benchmarks/million.md`).
 
 ONNX Runtime multiplies whole numbers several times as fast as NumPy multiplies float32. The
 products are exact on every processor: those without instructions for 8 bits add two products in 16
@@ -37,9 +37,9 @@ WIDTH = 256
 LARGEST = 63  # in a sketch
 SCALE = LARGEST / 4 * np.sqrt(WIDTH)  # only numbers of more than 4 standard deviations are clipped
 ERRORS = 2.8  # standard deviations
-ROUNDING = 1 / SCALE / np.sqrt(6)  # standard deviation of its error in a product of two sketches
+ROUNDING = 1 / SCALE / np.sqrt(6)  # standard deviation of the rounding error of a cosine
 MOST = 1024  # pairs of an example whose cosines are computed, those with the nearest sketches
-FIRST = 32  # of these; the others are compared with the best of them
+FIRST = 32  # of these, computed first; of the others, only those that may be among the best
 ROWS, OF_BANK = 256, 512  # sketches that are compared at a time, in the processor's cache
 BOUND = 2**20  # above any product of two sketches
 
@@ -129,7 +129,7 @@ class Sketches:
 
 
 def _at_least(cosine: float) -> int:
-    """Return the lowest product of the sketches of a pair with this cosine."""
+    """Return the lowest product of sketches at which a pair may have this cosine."""
     error = np.hypot((1 - cosine**2) / np.sqrt(WIDTH), ROUNDING)
     return int(np.floor(SCALE**2 * (cosine - ERRORS * error)))
 

@@ -162,8 +162,8 @@ def entropy(probabilities: Doubles) -> Doubles:
 def choose(known: Evidence, classes: int) -> tuple[str, str]:
     """Return the method to use, by the rule of docs/adapt.md, and the reason in words.
 
-    Aligning features does much harm if only the class priors differ. It is therefore used only if
-    its predictions are much more informative.
+    Aligning features does much harm if only the class priors differ. The aligned head is therefore
+    used only if its predictions are much more informative and more confident.
     """
     if CORAL not in known.information:
         return NONE, "term counts cannot be aligned"
@@ -171,5 +171,7 @@ def choose(known: Evidence, classes: int) -> tuple[str, str]:
     risen = (known.information[CORAL] - known.information[NONE]) / most
     surer = (known.doubt[NONE] - known.doubt[CORAL]) / most
     if risen < RISEN or surer < SURER:
-        return NONE, "predictions of the aligned head are not much more informative"
+        return NONE, (
+            "predictions of the aligned head are not much more informative and more confident"
+        )
     return CORAL, "predictions of the aligned head are more informative and more confident"

@@ -69,9 +69,10 @@ class Candidate:
     """A backbone, or several joined by `+`, on n examples.
 
     `losses` [n] are the out-of-fold losses, and `groups` [n] the groups of the examples. `score` is
-    the metric of `comparing` for all out-of-fold predictions. `milliseconds` is the time to predict
-    one example, `weight_decay` the penalty with the lowest loss, and `dimension` the number of
-    features. `head` is the head that was chosen for it; None for a linear probe.
+    the metric of `comparing` for all out-of-fold predictions. `milliseconds` is the time to compute
+    one example's features, `weight_decay` the penalty with the lowest loss, and `dimension` the
+    number of features. `head` is the head that was chosen for the candidate; None for a linear
+    probe.
     """
 
     name: str
@@ -108,8 +109,8 @@ def compare(
     Features that are in the feature store are not computed again.
 
     Args:
-        extracting: the settings of `extract`; their backbone is compared with its weights and
-            pooling.
+        extracting: the settings of `extract`; if their backbone is among the candidates, it has
+            their weights and pooling, unless the weights are random.
         names: names of the candidates, as in `rank.backbones`.
         training: the project's heads, of which the first is kept if in doubt.
 
@@ -262,7 +263,7 @@ def folds(
 ) -> npt.NDArray[np.int64]:
     """Return in which of `FOLDS` folds each example is held out, [n]; a group is in one fold.
 
-    In classification, folds have examples of each class; in other tasks they are drawn at random.
+    In classification, each class is spread over the folds; in other tasks they are drawn at random.
 
     Raises:
         DataError: a class has too few examples or groups to be both trained on and held out, or
@@ -275,7 +276,7 @@ def folds(
             " needs some to train on and others to hold out"
         )
     if set(found.tolist()) != set(range(FOLDS)):
-        raise DataError(f"{stage}: there are fewer examples or groups than {FOLDS} folds")
+        raise DataError(f"{stage}: there are fewer examples or groups than {FOLDS} folds; add some")
     return found
 
 
@@ -367,8 +368,8 @@ def winner(
     """Return the candidate to use, and the candidate with the lowest loss.
 
     The candidate to use is the fastest whose loss is not significantly higher than the lowest loss.
-    With a budget, the user has said what a prediction may cost, so it is the one with the lowest
-    loss within the budget.
+    With a budget, the user has said what a prediction may cost, so the candidate to use is the one
+    with the lowest loss within the budget.
 
     Args:
         budget: highest milliseconds per example; None for no limit.
@@ -381,7 +382,7 @@ def winner(
         least = min(candidates, key=lambda one: one.milliseconds)
         raise DataError(
             f"no backbone predicts within {budget:g} ms; the fastest, {least.name}, takes"
-            f" {least.milliseconds:.1f} ms"
+            f" {least.milliseconds:.1f} ms: raise --budget"
         )
     best = min(within, key=lambda one: (one.losses.mean(), one.milliseconds))
     if budget is not None:

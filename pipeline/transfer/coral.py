@@ -23,7 +23,7 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Alignment:
-    """The map from source features [n, d] to features with the distribution of the target's.
+    """The map from source features [n, d] to features with the target's mean and covariance.
 
     `source_mean` and `target_mean` are [d]. The examples vary only in the span of `basis` [d, r],
     whose columns are orthonormal. `turn` [r, r] is the map of coordinates in this basis.

@@ -56,7 +56,7 @@ def measured(
     confidence: float,
     groups: npt.NDArray[np.int64] | None = None,
 ) -> tuple[float, float, float]:
-    """Return the task's metric of the validation examples, and the ends of its interval.
+    """Return the mean over draws of the task's metric, and the ends of its interval.
 
     Args:
         answers: logits [examples, c] of the head of each draw.

@@ -1,10 +1,10 @@
 """Fine-tuning: train the head together with the last blocks of a backbone, or with all of them.
 
 Small adapters can be trained instead of blocks (`lora.py`). Every epoch uses each training example
-once, in a new view. After every epoch the state is saved as a checkpoint in the feature store's
-folder, so a killed run resumes after its last complete epoch. On the CPU, two runs with the same
-number of threads have bit-identical results, resumed or not. On a GPU they do not, because a GPU
-adds numbers up in no fixed order.
+once, with augmentation in a new view. After every epoch the state is saved as a checkpoint in the
+feature store's folder, so a killed run resumes after its last complete epoch. On the CPU, two runs
+with the same number of threads have bit-identical results, resumed or not. On a GPU they do not,
+because a GPU adds numbers up in no fixed order.
 """
 
 import math
@@ -38,7 +38,7 @@ UNMEASURED = Figures(0, *[math.nan] * 4)  # epoch 0 of a network that was not ev
 
 @dataclass
 class Trained:
-    """The result of a training run: `curve` starts with epoch 0, `best` has the lowest loss.
+    """The result of a training run: `curve` starts with epoch 0, `best` is the epoch that was kept.
 
     `checkpoint` is the file to delete after the results are written.
     """
