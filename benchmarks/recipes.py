@@ -29,6 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.harness import table
 from benchmarks.recipes_sets import SETS, Set, made
+from pipeline.evaluation.slices import holm
 from pipeline.heads import lbfgs
 from pipeline.heads.fit import fit_heads
 from pipeline.heads.head import Head
@@ -522,15 +523,6 @@ def cells(cache: Path, sizes: Sequence[int], draws: int) -> list[Cell]:
     return found
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """p-values adjusted for all of them (Holm, 1979)."""
-    order, found, highest = np.argsort(values), np.zeros(len(values)), 0.0
-    for rank, at in enumerate(order):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[at]))
-        found[at] = highest
-    return found.tolist()
-
-
 def overview(of_kind: list[Cell]) -> str:
     """Every recipe's gain over today's default: means by size, and the worst set."""
     common = set.intersection(*(set().union(*cell.accuracies) for cell in of_kind))
@@ -570,7 +562,7 @@ def by_cell(every: list[Cell], recipe: dict[str, str]) -> str:
         figures = (float(cell.of(one).mean()) for one in (TODAY, ours))
         best = f"{theirs.removeprefix('their ')} {cell.of(theirs).mean():.3f}"
         rows.append([cell.name, cell.size, *figures, said[0], best, said[1]])
-    adjusted = holm(pairs)
+    adjusted = holm(np.array(pairs))
     for number, row in enumerate(rows):
         marks = ["**" if adjusted[2 * number + at] < 1 - LEVEL else "" for at in (0, 1)]
         row[4], row[6] = f"{marks[0]}{row[4]}{marks[0]}", f"{marks[1]}{row[6]}{marks[1]}"

@@ -3,7 +3,6 @@
 It is accuracy in classification, mean average precision in multi-label tasks, and R² in regression.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -115,15 +114,6 @@ def difference(one: Losses, other: Losses, confidence: float, groups: Groups) ->
     error = (high - mean) / student(confidence, freedom)
     p_value = 2 * stats.t.sf(abs(mean) / error, freedom) if error else float(mean == 0)
     return Difference(mean, low, high, float(p_value))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values of several tests with Holm's correction (1979)."""
-    order, corrected, least = np.argsort(p_values), np.empty(len(p_values)), 0.0
-    for place, test in enumerate(order):
-        least = max(least, min(1.0, (len(p_values) - place) * p_values[test]))
-        corrected[test] = least
-    return [float(value) for value in corrected]
 
 
 def example_losses(

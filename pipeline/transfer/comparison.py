@@ -33,9 +33,9 @@ from ..evaluation.comparing import (
     accuracy,
     difference,
     example_losses,
-    holm,
     scored,
 )
+from ..evaluation.slices import holm
 from ..heads import choice, penalty
 from ..heads.choice import Contender
 from ..heads.head import one_thread
@@ -357,7 +357,7 @@ def apart(
     """Return how much higher others' mean losses are than that of `from_`, with Holm's p-values."""
     others = [one for one in candidates if one is not from_]
     found = [difference(one.losses, from_.losses, confidence, from_.groups) for one in others]
-    p_values = holm([each.p_value for each in found])
+    p_values = holm(np.array([each.p_value for each in found])).tolist()
     pairs = zip(others, found, p_values, strict=True)
     return {one.name: replace(each, p_value=p) for one, each, p in pairs}
 

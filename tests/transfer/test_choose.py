@@ -14,7 +14,8 @@ from flows import choose as choosing
 from pipeline import ingest, kinds
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.params import Params
-from pipeline.evaluation.comparing import Score, difference, holm
+from pipeline.evaluation.comparing import Score, difference
+from pipeline.evaluation.slices import holm
 from pipeline.transfer import comparison, quick_head
 from pipeline.transfer.comparison import Candidate, apart, folds, probed, unions, winner
 from tests.conftest import ROOT, Project
@@ -180,7 +181,7 @@ def test_examples_of_one_group_are_no_further_proof() -> None:
 
 
 def test_holm_is_statsmodels_example() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 @pytest.mark.parametrize(
