@@ -50,10 +50,8 @@ class Written:
         """Read the note about `folder`; shards depend on `counts`, `layers` and their rows."""
         self._folder, self._layers, self._began = folder, layers, time.time()
         code = [Path(str(one.__file__)).read_bytes() for one in (features, by_key, joined)]
-        known = f"{folder.absolute()}\n{(counts, layers)}\n{pa.__version__}\n".encode() + b"".join(
-            code
-        )
-        self._key = blake2b(known, digest_size=16, person=b"shards").digest()
+        known = f"{folder.absolute()}\n{(counts, layers)}\n{pa.__version__}\n".encode()
+        self._key = blake2b(known + b"".join(code), digest_size=16, person=b"shards").digest()
         self._noted: dict[str, Any] = {}
         self._rows: dict[str, str] = {}  # of this run
         with suppress(StoreError), open_local() as store:

@@ -146,7 +146,8 @@ def test_what_is_no_export_is_a_line(shapes, text, line):
 
 
 def test_it_shows_no_vectors_and_labels_no_numbers(vectors):
-    with pytest.raises(ParamsError, match="Label Studio can show the kinds image, text, audio, but"):
+    message = "Label Studio can show the kinds image, text, audio, but"
+    with pytest.raises(ParamsError, match=message):
         next.run(Path("data/pool.parquet"), label_studio=FOLDER)
     vectors.set(**{"ingest.kind": "image", "ingest.task": "multilabel"})
     with pytest.raises(ParamsError, match="is for classes, but"):
