@@ -58,7 +58,9 @@ def open_encoder(settings: ExtractParams, kind: Kind) -> Encoder:
 def open_engine(settings: ExtractParams, kind: Kind) -> Engine:
     """Open the engine that the parameters request, with the function that makes the kind's views.
 
-    The engine `auto` is PyTorch if CUDA is available, else ONNX Runtime, or OpenVINO for bfloat16.
+    The engine `auto` is PyTorch if `extract.device` is `cuda`. It is PyTorch too if the device is
+    `auto`, CUDA is available and the backbone has a PyTorch form. Otherwise it is ONNX Runtime for
+    float32, and OpenVINO for bfloat16.
 
     Raises:
         DeviceError: CUDA or bfloat16 was requested and is not available.

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 MOST_SECONDS = 600
-# In all channels together: 10 minutes at 96 kHz with two channels. Files with at least 16 bits per
-# sample never exceed it, because 200 MB hold fewer samples; it bounds the size of decoded small
-# files.
+# In all channels together: 10 minutes at 96 kHz with two channels. Uncompressed files with at least
+# 16 bits per sample never exceed the limit, because 200 MB hold fewer samples. It bounds what
+# compressed files decode to.
 MOST_SAMPLES = MOST_SECONDS * 96_000 * 2
 # Above either limit, decoding or prediction takes hundreds of megabytes or more.
 LARGE_SAMPLES, LARGE_SECONDS = MOST_SAMPLES // 10, 60

@@ -165,8 +165,8 @@ def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[obje
 def inspect(data: bytes, reading: Reading = PLAIN) -> Inspection:
     """Check that `decode` accepts a picture, and describe it.
 
-    A large JPEG is decoded at an eighth of its size: the whole file is read, but few pixels are
-    computed.
+    A large JPEG is decoded at a half, a quarter or an eighth of its size: the whole file is read,
+    but few pixels are computed.
 
     Raises:
         RefusedError: the picture is not accepted; the text says why.
