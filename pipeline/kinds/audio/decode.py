@@ -174,7 +174,9 @@ def _blocks(file: "SoundFile") -> Iterator[Floats]:
             raise RefusedError("a sample is NaN or infinite")
         loudest = float(np.abs(block).max())
         if loudest > LOUDEST:
-            raise RefusedError(f"a sample is {loudest:.4g}, but full scale is 1")
+            raise RefusedError(
+                f"a sample is {loudest:.4g}, but full scale is 1: scale the samples to -1 to 1"
+            )
         yield block
     if got < promised:
         raise RefusedError(f"cut short: it has {got} of {promised} samples")

@@ -313,7 +313,9 @@ def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
     if in_letters and width * height > MAX_READS:
         raise RefusedError(_too_many_pieces())
     if image.format in ("JPEG", "MPO") and _too_many_scans(data, width * height):
-        raise RefusedError("a JPEG with too many scans, each of which goes over all its pixels")
+        raise RefusedError(
+            "a JPEG with too many scans, each of which goes over all its pixels: save it again"
+        )
     return image
 
 

@@ -152,7 +152,7 @@ class Text(Plain):
         return read(data, preprocessing)
 
     def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]] | None:
-        """Return inputs made from the text, each without one of its words."""
+        """Return inputs made from the text, each without one word, or several of a long text."""
         from .parts import hidden
 
         return hidden(data, preprocessing)
