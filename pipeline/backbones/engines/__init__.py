@@ -42,8 +42,8 @@ def open_encoder(settings: ExtractParams, kind: Kind) -> Encoder:
     With `extract.blocks: all`, the engines also compute the features of inner blocks.
 
     Raises:
-        DeviceError: as `open_engine`.
-        ParamsError: as `open_engine`, or a network cannot be joined with others.
+        HeadstartError: as `open_engine`.
+        ParamsError: also if a network cannot be joined with others.
     """
     backbone = settings.network.with_blocks(settings.blocks)
     engines = tuple(_open(one, settings, kind) for one in backbone.each)
@@ -58,12 +58,17 @@ def open_encoder(settings: ExtractParams, kind: Kind) -> Encoder:
 def open_engine(settings: ExtractParams, kind: Kind) -> Engine:
     """Open the engine that the parameters request, with the function that makes the kind's views.
 
-    The engine `auto` is PyTorch if CUDA is available, else ONNX Runtime, or OpenVINO for bfloat16.
+    The engine `auto` is PyTorch if `extract.device` is `cuda`. It is PyTorch too if the device is
+    `auto`, CUDA is available and the backbone has a PyTorch form. Otherwise it is ONNX Runtime for
+    float32, and OpenVINO for bfloat16.
 
     Raises:
-        DeviceError: CUDA or bfloat16 was requested and is not available.
+        DeviceError: CUDA or bfloat16 was requested and is not available, or GPU memory is too
+            small for a single example.
+        MissingSetError: PyTorch, OpenVINO or a package that the export needs is not installed.
         ParamsError: the backbone does not exist, needs an input that the kind cannot make, joins
-            several networks, or OpenVINO cannot run it.
+            several networks, or cannot be run by the requested engine or on a GPU.
+        WeightsError: as `exports.exported`.
     """
     return _open(settings.network, settings, kind)
 
@@ -157,7 +162,12 @@ def advice(settings: ExtractParams, encoder: Encoder) -> str:
 
 
 def stop_without_cuda(parameter: str) -> None:
-    """Raise `DeviceError` if CUDA, which `parameter` requests, is not available."""
+    """Check that CUDA, which `parameter` requests, is available.
+
+    Raises:
+        DeviceError: PyTorch sees no CUDA device.
+        MissingSetError: PyTorch is not installed.
+    """
     if not _has_cuda():
         packages.need("torch", f"{parameter} cuda")
         raise DeviceError(f"{parameter} is cuda, but PyTorch sees no CUDA device; use auto or cpu")

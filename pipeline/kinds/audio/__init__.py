@@ -89,7 +89,7 @@ class Audio(Plain):
         return round(seconds, 3), int(rate), int(channels), round(peak, 1), round(clipped, 6)
 
     def flaws(self, table: "pd.DataFrame") -> list[Flaw]:
-        """Return silent and clipped; 6 dB are an octave."""
+        """Return the flaws silent and clipped; 6 dB, a factor of two, count as an octave."""
         clipped = np.log2(table["clipped"].to_numpy(float) + TOO_MUCH / 10)
         return [
             Flaw("silent", table["peak"].to_numpy(float) / 6, SILENT / 6),

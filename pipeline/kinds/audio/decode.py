@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 MOST_SECONDS = 600
-# In all channels together: 10 minutes at 96 kHz with two channels. Files with at least 16 bits per
-# sample never exceed it, because 200 MB hold fewer samples; it bounds the size of decoded small
-# files.
+# In all channels together: 10 minutes at 96 kHz with two channels. Uncompressed files with at least
+# 16 bits per sample never exceed the limit, because 200 MB hold fewer samples. It bounds what
+# compressed files decode to.
 MOST_SAMPLES = MOST_SECONDS * 96_000 * 2
 # Above either limit, decoding or prediction takes hundreds of megabytes or more.
 LARGE_SAMPLES, LARGE_SECONDS = MOST_SAMPLES // 10, 60
@@ -174,7 +174,9 @@ def _blocks(file: "SoundFile") -> Iterator[Floats]:
             raise RefusedError("a sample is NaN or infinite")
         loudest = float(np.abs(block).max())
         if loudest > LOUDEST:
-            raise RefusedError(f"a sample is {loudest:.4g}, but full scale is 1")
+            raise RefusedError(
+                f"a sample is {loudest:.4g}, but full scale is 1: scale the samples to -1 to 1"
+            )
         yield block
     if got < promised:
         raise RefusedError(f"cut short: it has {got} of {promised} samples")

@@ -18,14 +18,20 @@ _lock = threading.Lock()
 
 
 class _Screen:
-    """Standard error while `users` threads decode: the file `caught`, read up to `passed`."""
+    """Standard error while `users` threads decode.
+
+    Lines go to the file `caught`; its first `passed` bytes have been passed on to `real`.
+    """
 
     users = passed = 0
     real = caught = -1
 
 
 def _pass_on(all_of_it: bool) -> None:
-    """Write to the screen what other code has written so far, except an incomplete last line."""
+    """Write to the screen what other code has written so far.
+
+    An incomplete last line waits for the next call, unless `all_of_it` is set.
+    """
     text = b""
     while part := os.pread(_Screen.caught, 1 << 16, _Screen.passed + len(text)):
         text += part
@@ -38,7 +44,10 @@ def _pass_on(all_of_it: bool) -> None:
 
 @contextlib.contextmanager
 def kept_off() -> Iterator[None]:
-    """Pass on all lines of standard error except libmpg123's own; threads may share it."""
+    """Keep libmpg123's lines off standard error, and pass on all others at the end of the context.
+
+    Several threads may be in the context at once. On systems other than Linux, no line is kept off.
+    """
     if not hasattr(os, "memfd_create"):  # only Linux has it
         yield
         return

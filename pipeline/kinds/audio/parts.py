@@ -16,7 +16,9 @@ Floats = NDArray[np.float32]
 
 SHORTEST = 0.06  # seconds of a segment, a short syllable
 MOST = 24  # segments per sound
-MOST_INPUTS = 192  # inputs for all segments; long sounds have fewer and longer segments
+# Inputs for all segments. Long sounds have fewer and longer segments, but no fewer than 4, so the
+# longest sounds exceed this number.
+MOST_INPUTS = 192
 FADE = 0.005  # seconds of fading out and in, to avoid clicks
 SIDE = 224  # default side of a picture in pixels
 TINT = np.array((232, 84, 20))  # the colour of evidence for the class
@@ -80,7 +82,7 @@ def overlaid(windows: Bytes, heat: NDArray[np.float32], side: int | None) -> Sho
 
 
 def tinted(pixels: Bytes, weights: NDArray[np.floating]) -> Bytes:
-    """Multiply pixels [h, w, 3] by `TINT`, with the weights [h, w] as opacity."""
+    """Multiply pixels [h, w, 3] by `TINT`, with 0.85 times the weights [h, w] as opacity."""
     opacity = np.asarray(weights)[..., None] * 0.85
     mixed = pixels * (1 - opacity * (1 - TINT / 255))
     return np.round(mixed).astype(np.uint8)

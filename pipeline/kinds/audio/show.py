@@ -20,7 +20,7 @@ RATE = 16_000  # sample rate of spectrograms and played sounds
 LONGEST = 4  # seconds that are played, from the beginning
 FRAME = 512  # samples per frame
 AXES = 16  # pixels of the strip below a spectrogram
-LEAST = 120  # pixels of the side of a spectrogram with axes: below that, their ends overlap
+LEAST = 120  # pixels of the side; the labels of a smaller spectrogram's axes would overlap
 BACKGROUND, LINE, INK = (250, 250, 247), (198, 60, 20), (60, 60, 60)
 
 # Colours from silence to full scale. Lighter always means less, so the colours work in print and

@@ -55,8 +55,8 @@ def heard(sound: Sound, rate: int, view: View = ORIGINAL) -> Floats:
 def heard_of(data: bytes, rate: int) -> Floats:
     """Decode and resample a file to float32 [samples] at `rate`, block by block.
 
-    The sound at its own rate is never completely in memory. The result has the same bits as
-    `heard(decode(data), rate)`.
+    If the file has another rate, its own samples are never all in memory. The result has the same
+    bits as `heard(decode(data), rate)`.
 
     Raises:
         RefusedError: as in `decode.inspect`.

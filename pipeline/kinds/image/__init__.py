@@ -43,7 +43,7 @@ REMARKS = {
 # Raise when decode.py accepts or refuses other files, or flaws.py measures something else.
 INSPECTION_CODE = 2
 COPIES_CODE = 3  # raise when, by decode.py, copies.py or detail.py, other pairs count as copies
-VIEW_CODE = 1  # raise when decode.py, preprocess.py or views.py give other pixels
+VIEW_CODE = 1  # raise when decode.py, preprocess.py, views.py or warp.py give other pixels
 
 # The libraries in Pillow that decode; their versions depend on the build. Wheels on PyPI have the
 # versions in `WHEELS`, which keys do not include, so that keys of older versions are still valid.
@@ -292,7 +292,7 @@ class Image(Plain):
         return encoded(overlay(seen, heat), side)
 
     def hidden(self, data: bytes, preprocessing: Pixels | Fitted) -> Sequence[NDArray[Any]]:
-        """Return inputs made from the picture, each with a different half of its cells blurred."""
+        """Return inputs made from the picture, in each of which other cells are blurred."""
         from .hiding import hidden
 
         fitted = isinstance(preprocessing, Fitted)

@@ -36,8 +36,8 @@ BLUR = 0.8
 LEAST_LIKENESS = 0.9
 # Standard deviation in grey levels below which a picture is flat, with nothing to compare.
 FLAT = 1.0
-# Standard deviation to which the others are scaled: if a row mixed low and high contrast, OpenCV's
-# float32 sums would be off by up to 0.01.
+# Standard deviation to which thumbnails are scaled, except flat ones: if a row mixed low and high
+# contrast, OpenCV's float32 sums would be off by up to 0.01.
 CONTRAST = 50.0
 # Tolerance for rounding errors of `fits`; the largest observed error is 0.0002.
 ROUNDING = 0.002

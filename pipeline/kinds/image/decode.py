@@ -165,8 +165,8 @@ def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[obje
 def inspect(data: bytes, reading: Reading = PLAIN) -> Inspection:
     """Check that `decode` accepts a picture, and describe it.
 
-    A large JPEG is decoded at an eighth of its size: the whole file is read, but few pixels are
-    computed.
+    A large JPEG is decoded at a half, a quarter or an eighth of its size: the whole file is read,
+    but few pixels are computed.
 
     Raises:
         RefusedError: the picture is not accepted; the text says why.
@@ -313,7 +313,9 @@ def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
     if in_letters and width * height > MAX_READS:
         raise RefusedError(_too_many_pieces())
     if image.format in ("JPEG", "MPO") and _too_many_scans(data, width * height):
-        raise RefusedError("a JPEG with too many scans, each of which goes over all its pixels")
+        raise RefusedError(
+            "a JPEG with too many scans, each of which goes over all its pixels: save it again"
+        )
     return image
 
 

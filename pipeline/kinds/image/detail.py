@@ -99,7 +99,7 @@ def opened(data: bytes, reading: Reading = PLAIN) -> Opened:
 
 
 def same(one: Opened, other: Opened, place: Place, thumbnail: int) -> bool:
-    """Return whether two pictures are copies; `place` is in pixels of thumbnails of that side."""
+    """Return whether two pictures are copies; `thumbnail` is the side that `place` refers to."""
     tiny = max(one.shorter_side, other.shorter_side) < TINY
     limits = TINY_DETAIL if tiny else DETAIL
     for first, second in laid(one, other, place, thumbnail):

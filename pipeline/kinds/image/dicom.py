@@ -64,7 +64,7 @@ def picture(file: io.BytesIO, reading: Reading, most_pixels: int) -> tuple[NDArr
 
 @cache
 def _dcmread() -> Any:
-    """Return pydicom's `dcmread` with warnings off: they are irrelevant, or part of the reason."""
+    """Return pydicom's `dcmread`, without warnings: they are irrelevant, or in a refusal's text."""
     try:
         import pydicom
     except ImportError:

@@ -1,4 +1,4 @@
-"""Cells of a picture that are evidence for a class, found by blurring half of them at a time.
+"""Cells of a picture that are evidence for a class, found by blurring about half at a time.
 
 RISE (Petsiuk et al., BMVC 2018) hides random parts of a picture, and needs predictions for
 thousands of masked pictures. This module uses a Plackett-Burman design (Biometrika, 1946) instead,
@@ -46,7 +46,8 @@ def hidden(picture: NDArray[np.uint8], side: int, fitted: bool = False) -> list[
         fitted: whether the preprocessing is `Fitted`; if so, the picture is not cropped.
 
     Returns:
-        square pictures, from whose centre the graph makes the same input as from the whole picture.
+        pictures, square unless `fitted`. Apart from the blur, the graph makes the same input from
+        each as from the whole picture.
     """
     shorter = min(picture.shape[:2])
     top, left = ((length - side) // 2 - (shorter - side) // 2 for length in picture.shape[:2])

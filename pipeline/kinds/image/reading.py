@@ -82,17 +82,17 @@ def eight_bits(
     absent: NDArray[np.bool_] | None = None,
     inverted: bool = False,
 ) -> tuple[NDArray[np.uint8], str]:
-    """Scale values to grey levels: `low` becomes 0, `high` 255, and values beyond are clipped.
+    """Scale values to grey levels: the lower end of the range becomes 0, the upper end 255.
 
-    All channels have the same range, so colours keep their balance. NaN, infinite and `absent`
-    values become black.
+    Values beyond the range are clipped. All channels have the same range, so colours keep their
+    balance. NaN, infinite and `absent` values become black.
 
     Args:
         values: [height, width] or [height, width, channels], integers or floats.
         declared: as `Reading.range`.
         whole: the data type's smallest and largest value.
         absent: in the shape of `values`, True where there is no value.
-        inverted: whether high values are dark: `low` becomes 255, `high` 0.
+        inverted: whether high values are dark: the lower end becomes 255, the upper end 0.
 
     Returns:
         the levels, and the range in words.

@@ -46,7 +46,7 @@ class Page(NamedTuple):
     """The header of a page.
 
     order: the byte order, `<` or `>`; samples: samples per pixel; dtype: the NumPy type of a
-    sample, None if there is none; tags: all fields.
+    sample, None if there is none; tags: the values of the fields in `READ`.
     """
 
     order: str
@@ -159,7 +159,8 @@ def channels(data: bytes, wanted: tuple[int, ...]) -> Channels:
     channels are the pages, as in files from microscopes.
 
     Raises:
-        RefusedError: a wanted channel does not exist, or the values cannot be read.
+        RefusedError: a wanted channel does not exist, none is wanted of a file with two or more
+            than three, or the values cannot be read.
     """
     places = pages(data)
     first = page(data, places[0]) if places else None
@@ -254,7 +255,7 @@ def _plane(data: bytes, one: Page, samples: int, pieces: slice) -> NDArray[np.ge
 
 
 def _with_header(data: bytes, fields: dict[int, tuple[int, list[int]]]) -> bytes:
-    """Append a header to the file, which becomes the header of the first page."""
+    """Append a page header to the file, and make this page the first one."""
     at = len(data) + len(data) % 2
     lists = at + 2 + 12 * len(fields) + 4
     entries, behind = struct.pack("<H", len(fields)), b""

@@ -81,7 +81,7 @@ class Text(Plain):
         return tuple(int(number) for number in numbers)
 
     def flaws(self, table: "pd.DataFrame") -> list[Flaw]:
-        """Return whether a text is hardly more than one character, which may be repeated."""
+        """Return the flaw of texts that have a single character, which may be repeated."""
         distinct = np.log2(table["distinct"].to_numpy(float))
         return [Flaw("of one character", distinct, 0.5)]
 
@@ -112,7 +112,7 @@ class Text(Plain):
         return copies(pairs)
 
     def unread(self, examples: Sequence[Example], reads: Sequence[str]) -> str:
-        """Return that most texts are in a language that the backbone does not read."""
+        """Return a message if the backbone does not read the language of most texts, else ""."""
         from ...examples.files import read_each
         from . import language
 
@@ -152,7 +152,7 @@ class Text(Plain):
         return read(data, preprocessing)
 
     def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]] | None:
-        """Return inputs made from the text, each without one of its words."""
+        """Return inputs made from the text, each without one word, or several of a long text."""
         from .parts import hidden
 
         return hidden(data, preprocessing)

@@ -1,4 +1,4 @@
-"""Character n-grams of the words of a text, each counted in the column that its hash says.
+"""Character n-grams of the words of a text, each counted in the column that its hash gives.
 
 With the hashing trick (Weinberger et al., ICML 2009), nothing is fitted, so the features of a text
 depend on no other text. The sign of an n-gram comes from its hash too, so that n-grams that share a

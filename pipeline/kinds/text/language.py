@@ -20,7 +20,7 @@ def language(data: bytes) -> str:
 
 
 def unread(votes: Counter[str], reads: Sequence[str]) -> str:
-    """Return that most texts are in languages that the backbone does not read; empty if not.
+    """Return a message if the backbone does not read the languages of most texts, else "".
 
     Args:
         votes: how many texts seem to be in each language.
@@ -33,6 +33,6 @@ def unread(votes: Counter[str], reads: Sequence[str]) -> str:
     ((most, _),) = others.most_common(1)
     return (
         f"{others.total()} of {votes.total()} texts seem to be in a language that the backbone was"
-        f" not trained on, most of them in {most!r}; it was trained on {', '.join(reads)}, so use"
+        f" not trained on, most often {most!r}; it was trained on {', '.join(reads)}, so use"
         " an encoder for that language (docs/text.md#languages)"
     )

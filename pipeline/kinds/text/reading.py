@@ -36,7 +36,8 @@ def text_of(data: bytes) -> str:
 def inspect(data: bytes) -> tuple[int, int, int]:
     """Count the characters, the words and the different characters of a text.
 
-    Whitespace separates words, and is not counted among the different characters.
+    Whitespace separates words, and is not counted among the different characters. Upper and lower
+    case count as the same character.
     """
     text = text_of(data)
     distinct = sum(not character.isspace() for character in set(text.casefold()))

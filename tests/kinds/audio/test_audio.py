@@ -150,7 +150,7 @@ def test_bad_files_are_refused_with_a_reason():
     broken[100] = np.inf
     assert why_refused(file(broken, subtype="FLOAT")) == "a sample is NaN or infinite"
     broken[100] = 20_000
-    loud = "a sample is 2e+04, but full scale is 1"
+    loud = "a sample is 2e+04, but full scale is 1: scale the samples to -1 to 1"
     assert why_refused(file(broken, subtype="FLOAT")) == loud
 
 
