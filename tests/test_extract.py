@@ -177,7 +177,7 @@ def test_rows_that_a_shard_has_are_not_read_from_the_store(
     shutil.rmtree(FEATURES)
     extract.extract()
     assert shards() == before
-    # If the plan of a view has changed, what the shard holds cannot be told apart.
+    # If the plan of a view has changed, it is not known which rows the shard has.
     read.clear()
     drawn.set(**{"augment.rotate": 40})
     augment.augment()

@@ -99,7 +99,9 @@ def test_a_line_now_and_then_shows_what_pip_does(clone: Path) -> None:
     script.write_text(script.read_text().replace("every=15", "every=1"))
     (clone / "pip").write_text(PIP.partition('echo "C')[0] + SLOW)
     lines = [re.sub(r"\d+ s:", "n s:", line) for line in setup(clone).stdout.splitlines()]
-    assert list(dict.fromkeys(lines)) == [
+    # On a busy machine, pip's first lines may take a second, so that one of them is shown too.
+    shown = [line for line in dict.fromkeys(lines) if not line.startswith("setup: n s: Collecting")]
+    assert shown == [
         "setup: a new .venv with Python 3.13.1",
         "setup: pip installs 2 packages (pipeline) into .venv",
         "setup: n s: Downloading package_1-1.0-py3-none-any.whl (888.0 MB)",

@@ -30,7 +30,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "ingest": {"files": 10, "inspected": 10, "calls of the store": 4, "entries read": 11},
     "augment": {"files": 12},  # of the contact sheet
     # Once for the backbone, with a call of the store for each shard that changes, and once for its
-    # floor. Of the changed shards only the new rows are read.
+    # floor. Only the new rows of changed shards are read.
     "extract": {
         "files": 20,
         "inputs of networks": 20,
