@@ -422,7 +422,6 @@ def measure_pictures(scratch: Path, examples: int = 100_000, folder: str = "") -
     few, project = (Repository(Path(folder or scratch) / name) for name in ("thousand", "pictures"))
     for one in (few, project):
         one.set(ingest={"source": "folder", "path": "data/raw/pictures"})
-    few.set(ingest={"classes_without_training": "leave_out"})  # if these are a few pictures
     make_pictures(few.raw, range(examples, examples + IN_THOUSAND))
     alone = [used(few, stage, None) for stage in STAGES[:3]][-1]
     make_pictures(project.raw, range(examples))

@@ -119,7 +119,7 @@ SMALLEST = {
         "IN_THOUSAND, CLASSES, STAGES, AGAIN = 5, 3, STAGES[:3], ()"
         "; nothing_changed = lambda _: 0.0",
     ),
-    "million pictures": ("--examples 60", "IN_THOUSAND, SEEN, STAGES = 10, 1, STAGES[:3]"),
+    "million pictures": ("--examples 60", "IN_THOUSAND, SEEN, STAGES = 60, 1, STAGES[:3]"),
     "million bundles": ("BUNDLED", ""),
     "million bytes": ("--examples 60", "CLASSES, STAGES = 3, STAGES[:1]"),
     # A cluster of its head alone; tests/runners/test_on_ray.py has nodes.
