@@ -155,6 +155,11 @@ class Choice:
                 f" {'stronger' if self.end == 'strongest' else 'weaker'} one may be better, set"
                 " train.weight_decay to a list"
             )
+        if self.folds == 1 and self.candidate.of == "last":
+            found.append(
+                f"with more than {MANY} outputs, auto compares no inner blocks; to use them, set"
+                " train.layers to all"
+            )
         return found
 
 

@@ -17,6 +17,7 @@ from pipeline.heads.scaling import GLOBAL, PER_FEATURE
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
 from pipeline.tables.folds import folds
+from pipeline.tables.layers import Layer
 from tests.heads.test_fit import blobs
 from tests.heads.test_multi_output import forget, labelled, measured
 
@@ -157,9 +158,13 @@ def test_a_candidate_is_also_some_of_the_columns():
 
 
 def test_with_many_classes_one_fold_is_predicted_and_the_scale_is_that_of_all():
-    choice = choose(blobs(606, 0, classes=101, dimension=20, distance=2.0))
+    options = penalty.candidates((Layer("last", 15), Layer("inner", 5)), auto=True)
+    pool = blobs(606, 0, classes=101, dimension=20, distance=2.0)
+    choice = choose(pool, candidates=options)
     assert choice.folds == 1
-    assert {point.candidate.scaling for point in choice.path} == {GLOBAL}
+    assert all(point.candidate == options[0] for point in choice.path)
+    assert "compares no inner blocks; to use them, set train.layers to all" in choice.lines()[-1]
+    assert "inner blocks" not in choose(pool).lines()[-1]
 
 
 def test_classes_of_one_example_leave_the_weight_decay_as_it_was():
