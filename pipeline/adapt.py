@@ -74,6 +74,7 @@ def adapt() -> None:
         patience=0,
         class_weights=class_weights(training.class_weights, rows.labels, len(names)),
         counts=head.idf is not None,
+        row_weights=training.row_weights,
     )
     descends = hyperparameters.optimizer not in CLOSED_FORMS
     device = device_for(training.device, descends)
