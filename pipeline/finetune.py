@@ -158,7 +158,7 @@ def converged(
     """
     (one,) = fit_heads(rows, val, [hyperparameters], schedule, "cpu")
     if one.head is None:
-        raise TrainingError(f"the initial head {one.status}; lower train.learning_rate")
+        raise TrainingError(f"the initial head {one.status}; {hyperparameters.remedy}")
     return one.head
 
 

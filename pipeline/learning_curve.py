@@ -106,7 +106,7 @@ def trained(rows: Split, hyperparameters: Hyperparameters, schedule: Schedule) -
     """
     (one,) = fit_heads(rows, rows.take(slice(0)), [hyperparameters], schedule, "cpu")
     if one.head is None:
-        raise TrainingError(f"a head {one.status}; lower train.learning_rate")
+        raise TrainingError(f"a head {one.status}; {hyperparameters.remedy}")
     return one.head
 
 

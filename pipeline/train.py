@@ -61,7 +61,7 @@ def train() -> None:
     layers = layers_of(settings.layers)
     splits = read_splits(FEATURES, manifest, classes, ["train", "val"], settings.power, layers)
     rows, val = splits["train"], splits["val"]
-    if not len(val.labels):
+    if descending and not len(val.labels):
         print(
             "train: warning: there is no validation example, so the last epoch is kept, good or bad"
         )
@@ -135,7 +135,9 @@ def train() -> None:
     best, head, kept = ranked[0], ranked[0].head, ranked[0].kept
     if head is None or kept is None:
         among = f"all {len(trained)} heads; the first" if len(trained) > 1 else "the head; it"
-        raise TrainingError(f"training failed for {among} {best.status}; lower train.learning_rate")
+        raise TrainingError(
+            f"training failed for {among} {best.status}; {best.hyperparameters.remedy}"
+        )
 
     tried = [one.row() for one in contenders]
     for optimizer, by_penalty in choices.items():

@@ -258,6 +258,9 @@ def test_without_validation_the_last_epoch_is_kept_with_a_warning(trained_projec
     assert about.epoch == 12
     assert about.validation == {"pictures": 0, "loss": None, "accuracy": None}
     assert "warning: there is no validation example" in capsys.readouterr().out
+    trained_project.set(**{"train.optimizer": "ridge"})  # which has no epochs
+    train()
+    assert "last epoch" not in capsys.readouterr().out
 
 
 def test_without_validation_there_is_no_choosing(trained_project):

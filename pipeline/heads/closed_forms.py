@@ -88,8 +88,8 @@ def multinomial(rows: Rows, decays: Sequence[float], start: Head | None) -> list
 def _warn(decay: float, reached: bool) -> None:
     if not reached:
         print(
-            f"train: warning: lbfgs with weight_decay {decay:g} had not converged after "
-            f"{lbfgs.MOST_ITERATIONS} iterations; try a larger train.weight_decay"
+            f"warning: lbfgs with weight_decay {decay:g} did not converge; try a larger"
+            " train.weight_decay"
         )
 
 

@@ -61,7 +61,7 @@ def fit_heads(
         device: `cpu` or `cuda`, for gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
         start: a linear head near the result, where lbfgs begins if there are many classes.
-        measured: if false, metrics of lbfgs, ridge and nearest_mean are not computed, and are NaN.
+        measured: if false, metrics of closed forms are not computed, and are NaN.
     """
     idf = tf_idf.fitted(train.features) if schedule.counts else None
     if idf is not None:
@@ -77,7 +77,7 @@ def fit_heads(
     with one_thread():
         for asked in hyperparameters:
             if asked.optimizer == "lda":
-                found[asked] = _discriminants(asked, train, val, schedule, idf)
+                found[asked] = _discriminants(asked, train, val, schedule, idf, measured)
         others = [one for one in hyperparameters if one not in found]
         for scaling in dict.fromkeys(one.scaling for one in others):
             mean, scale = centre_and_scale(train.features, scaling, schedule.layers)
@@ -139,18 +139,25 @@ def _in_raw_units(
 def _with(trained: Trained, head: Head) -> Trained:
     """Return the result with this head, or without a head if a weight overflowed."""
     if not all(np.isfinite(array).all() for array in vars(head).values() if array is not None):
-        status = f"diverged: a weight overflowed in epoch {len(trained.curve)}"
+        status = "diverged: a weight overflowed"
+        if trained.hyperparameters.optimizer not in CLOSED_FORMS:
+            status += f" in epoch {len(trained.curve)}"
         return replace(trained, head=None, kept=None, status=status)
     return replace(trained, head=head)
 
 
 def _discriminants(
-    asked: Hyperparameters, train: Split, val: Split, schedule: Schedule, idf: Floats | None
+    asked: Hyperparameters,
+    train: Split,
+    val: Split,
+    schedule: Schedule,
+    idf: Floats | None,
+    measured: bool,
 ) -> Trained:
     """Fit linear discriminants; the result has the sums of the training and validation rows."""
     sums = Sums.of(Split.concat([train, val]), schedule, asked.scaling)
     head = sums.head(np.arange(len(train.labels) + len(val.labels)) < len(train.labels))
-    trained = _measured(asked, head, train, val, schedule, scaled=True, measured=True)
+    trained = _measured(asked, head, train, val, schedule, scaled=True, measured=measured)
     if idf is None:  # for other rows, the weights of the terms would differ
         trained = replace(trained, sums=sums)
     return _with(trained, replace(head.scaled(trained.scale), idf=idf))
@@ -257,7 +264,7 @@ def trained_again(
     if trained.head is None:
         raise TrainingError(
             "when the chosen head was trained again on a different set of examples, it"
-            f" {trained.status}; lower train.learning_rate"
+            f" {trained.status}; {chosen.hyperparameters.remedy}"
         )
     return trained.head.scaled(chosen.scale / trained.scale)
 

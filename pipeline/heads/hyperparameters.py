@@ -35,6 +35,13 @@ class Hyperparameters:
     seed: int = 0
     scaling: str = GLOBAL
 
+    @property
+    def remedy(self) -> str:
+        """What to do if training diverged."""
+        if self.optimizer in CLOSED_FORMS:  # without a learning rate
+            return "scale the features, whose values are too large or too small"
+        return "lower train.learning_rate"
+
 
 def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
     """Return all combinations of the lists, except those that would train the same head.

@@ -69,7 +69,7 @@ def on_subsets(
         with one_thread():
             sums = Sums.of(pool, schedule, hyperparameters.scaling)
             for mask, rows in zip(subsets, asked, strict=True):
-                yield _whole(sums.head(mask).logits(pool.features[rows]))
+                yield _whole(sums.head(mask).logits(pool.features[rows]), hyperparameters)
         return
     # The scales, or the weights of classes or terms, are those of each subset: nothing is shared.
     if hyperparameters.scaling != GLOBAL or hyperparameters.optimizer == "lda":
@@ -89,7 +89,7 @@ def on_subsets(
     with one_thread():
         found = _answers(pool, importance, hyperparameters, schedule)
         for logits, rows in zip(found, asked, strict=True):
-            yield _whole(logits)[rows]
+            yield _whole(logits, hyperparameters)[rows]
 
 
 def _of_rows(pool: Split, schedule: Schedule) -> Floats:
@@ -105,9 +105,9 @@ def _within_range(pool: Split) -> Split:
     return replace(pool, features=pool.features / scale)
 
 
-def _whole(logits: Floats) -> Floats:
+def _whole(logits: Floats, hyperparameters: Hyperparameters) -> Floats:
     if not np.isfinite(logits).all():
-        raise TrainingError("a repeat diverged; lower train.learning_rate")
+        raise TrainingError(f"a repeat diverged; {hyperparameters.remedy}")
     return logits
 
 
@@ -172,7 +172,7 @@ def _of_columns(
             hyperparameters, scaled, inside, schedule, np.stack(of_values)
         )
     for logits, rows in zip(found, asked, strict=True):
-        answers = _whole(logits)[rows]
+        answers = _whole(logits, hyperparameters)[rows]
         yield answers if units is None else units.raw(answers)
 
 
@@ -193,7 +193,7 @@ def _one_by_one(
         weighted = replace(schedule, class_weights=weights)
         (one,) = fit_heads(inside, none, [hyperparameters], weighted, "cpu", measured=False)
         if one.head is None:
-            raise TrainingError(f"a head {one.status}; lower train.learning_rate")
+            raise TrainingError(f"a head {one.status}; {hyperparameters.remedy}")
         return one.head.logits(pool.features[rows])
 
     with one_thread_each(hyperparameters), ThreadPoolExecutor(os.cpu_count()) as threads:

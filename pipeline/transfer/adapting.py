@@ -103,7 +103,7 @@ def trained(source: Source) -> Method:
     of_head = source.hyperparameters, source.schedule, source.device
     (one,) = fit_heads(source.train, source.val, [of_head[0]], *of_head[1:])
     if one.head is None or one.kept is None:
-        raise TrainingError(f"a head {one.status}; lower train.learning_rate")
+        raise TrainingError(f"a head {one.status}; {of_head[0].remedy}")
     logits, weights = one.head.logits(source.val.features), source.schedule.class_weights
     calibration = calibrated(logits, source.val.labels, UNNAMED, weights)
     head = refit(one, source.train, source.val, *of_head[1:]) if source.refit else one.head

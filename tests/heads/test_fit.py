@@ -8,9 +8,9 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from pipeline.core.errors import DataError, DeviceError
+from pipeline.core.errors import DataError, DeviceError, TrainingError
 from pipeline.heads import gradient_descent
-from pipeline.heads.fit import fit_heads
+from pipeline.heads.fit import fit_heads, trained_again
 from pipeline.heads.gradient_descent import RULES
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.scaling import centre_and_scale
@@ -268,6 +268,12 @@ def test_weights_that_overflow_in_the_last_step_are_lost_too():
     lost = fit_heads(tiny, NO_VAL, [knobs], one_step, CPU)[0]
     assert lost.head is None
     assert lost.status == "diverged: a weight overflowed in epoch 1"
+    tiny = replace(TRAIN, features=TRAIN.features / 1e20 / 1e20)
+    solved = fit_heads(TRAIN, NO_VAL, [Hyperparameters("lda")], one_step, CPU, measured=False)[0]
+    assert np.isnan(solved.kept.train_loss)
+    lbfgs = replace(solved, hyperparameters=Hyperparameters("lbfgs"), sums=None)
+    with pytest.raises(TrainingError, match="a weight overflowed; scale the features"):
+        trained_again(lbfgs, tiny, np.ones(100, bool), one_step, CPU)
 
 
 def test_class_weights_lift_the_rare_class():

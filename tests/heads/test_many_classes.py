@@ -82,7 +82,7 @@ def test_it_ends_where_it_may_not_go_on(monkeypatch, capsys):
     none = replace(rows(1, 1), **{n: v[:0] for n, v in vars(rows(1, 1)).items()})
     schedule = Schedule(1, 1, 0, np.ones(CLASSES, np.float32))
     fit_heads(rows(6, 0), none, [LBFGS], schedule, "cpu")
-    assert "had not converged after 2 iterations" in capsys.readouterr().out
+    assert "did not converge" in capsys.readouterr().out
 
 
 def test_the_head_is_trained_again_from_where_it_was(monkeypatch):
