@@ -13,14 +13,14 @@ from ..tables.manifest import TARGET, UNLABELLED
 from .checked import Checked
 from .found import Found, Refused, tidy, why_no_label
 
-RIGHT = "right"  # a label that is confirmed
+RIGHT = "right"  # a value that is confirmed
 # What is counted: one, and several.
 COUNTED = {
     LABEL: ("label changed", "labels changed"),
     TARGET: ("target changed", "targets changed"),
     GROUP: ("moved to another group", "moved to another group"),
     EXCLUDE: ("excluded", "excluded"),
-    RIGHT: ("label confirmed", "labels confirmed"),
+    RIGHT: ("confirmed", "confirmed"),
 }
 SHOWN = 12  # digits of a digest in messages
 

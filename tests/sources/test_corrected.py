@@ -80,8 +80,7 @@ def test_two_peoples_files_are_joined_and_the_source_stays(
     )
     correct("bert", ("text 5", "group", "", "twins"), ("text 3", "label", "bee", "bee"))
     assert run(capsys) == [
-        "5 corrections apply: 2 labels changed, 1 moved to another group, 1 excluded, 1 label"
-        " confirmed"
+        "5 corrections apply: 2 labels changed, 1 moved to another group, 1 excluded, 1 confirmed"
     ]
     assert (of("text 0").label, of("both").label, of("text 5").group) == ("bee", "bee", "twins")
     refused = pd.read_csv(REFUSED).set_index("path")["reason"]
@@ -103,7 +102,7 @@ def test_a_mark_changes_nothing_but_the_table_of_marks(
     ingest.ingest()
     before = MANIFEST.read_bytes(), REFUSED.read_bytes()
     correct("anna", ("text 3", "label", "bee", "bee"))
-    assert run(capsys) == ["1 correction applies: 1 label confirmed"]
+    assert run(capsys) == ["1 correction applies: 1 confirmed"]
     assert (MANIFEST.read_bytes(), REFUSED.read_bytes()) == before
     assert confirmed.paths(read_manifest(MANIFEST), confirmed.read(CONFIRMED)) == {f"{TABLE}#4"}
     assert confirmed.paths(read_manifest(MANIFEST), {(digest("text 3"), "ant")}) == set()
@@ -194,7 +193,7 @@ def test_labels_and_targets_of_other_tasks(
     texts.set(**{"ingest.task": "multilabel"})
     write([(f"text {i}", ("moss|wood", "wood", "moss")[i % 3]) for i in range(60)])
     correct("anna", ("text 0", "label", "wood|moss", "wood"), ("text 1", "label", "wood", "wood"))
-    assert run(capsys) == ["2 corrections apply: 1 label changed, 1 label confirmed"]
+    assert run(capsys) == ["2 corrections apply: 1 label changed, 1 confirmed"]
     assert (of("text 0").label, of("text 0")[f"{TARGET}moss"]) == ("wood", 0)
 
     texts.set(**{"ingest.task": "regression", "ingest.targets": ["age", "size"]})
@@ -203,8 +202,9 @@ def test_labels_and_targets_of_other_tasks(
         "anna",
         ("text 3", "target:age", "3.0", "30"),
         ("text 4", "label", "age=4, size=0.4", "age=4, size=0.4"),
+        ("text 5", "target:size", "0.5", "0.5"),
     )
-    assert run(capsys) == ["2 corrections apply: 1 target changed, 1 label confirmed"]
+    assert run(capsys) == ["3 corrections apply: 1 target changed, 2 confirmed"]
     assert (of("text 3").label, of("text 3")[f"{TARGET}age"]) == ("age=30, size=0.3", 30)
     correct("anna", ("text 3", "target:age", "3", "old"))
     with pytest.raises(DataError, match=r"line 2: the target age is 'old', which is not a number"):
