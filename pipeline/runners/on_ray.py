@@ -42,7 +42,7 @@ from ..examples import files
 from ..store.interface import Store
 from ..store.places import default_limit, default_place
 from ..store.vectors import store_at
-from .threads import batches, features_of, keys_of
+from .threads import batches, features_of, keys_of, without
 
 GONE_S = 20.0  # without a response of the head; Ray would end this process after 60 s
 ALONE_S = 300.0  # without a worker: it may wait for a slot, or start on a busy machine
@@ -249,8 +249,8 @@ def compute_each(
         Progress("extract", sum(map(len, tables)), "views") as progress,
     ):
         _Run(ray, order, encoder.on_gpu, waiting, progress, address).to_its_end()
-    keys = [key for table in tables for key in keys_of(table)]
-    if lost := len(keys) - len(cache.held(keys)):
+    held = cache.held([key for table in tables for key in keys_of(table)])
+    if lost := sum(len(without(table, held)) for table in tables):
         print(
             f"extract: the store lacks {lost} of these views; this machine computes them",
             flush=True,
