@@ -259,7 +259,7 @@ def since_commit(metrics: dict[str, object]) -> dict[str, Any]:
 
 def test_what_has_changed_since_the_last_commit(finished: Path) -> None:
     metrics = json.loads(METRICS.read_text())
-    assert "There is no commit" in since_commit(metrics)["why_not"]
+    assert "No git commit was found" in since_commit(metrics)["why_not"]
     subprocess.run(["git", "init", "-q"], check=True)
     commit(Path("params.yaml"))
     assert "is not in the last commit" in since_commit(metrics)["why_not"]

@@ -21,7 +21,7 @@ def since_last_commit(metrics: Document, now: Document) -> Row:
     """
     last = _git("log", "-1", "--format=%h%n%s")
     if last is None:
-        return {"known": False, "why_not": "There is no commit to compare with yet."}
+        return {"known": False, "why_not": "No git commit was found to compare with."}
     committed = _git("show", f"HEAD:./{METRICS}")
     if committed is None:
         words = f"{METRICS} is not in the last commit. Commit it to see here what changes."

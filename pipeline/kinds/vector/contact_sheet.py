@@ -26,5 +26,5 @@ def contact_sheet(training: pd.DataFrame, file: Path) -> None:
     axes = figure.add_subplot()
     axes.imshow(numbers, aspect="auto", cmap="RdBu_r", vmin=-largest, vmax=largest)
     axes.set_yticks(range(len(rows)), some["label"].str.slice(0, 30), fontsize=8)
-    axes.set_xlabel("number of the vector")
+    axes.set_xlabel("dimension of the vector")
     figure.savefig(file, metadata={"Software": None})

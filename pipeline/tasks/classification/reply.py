@@ -17,7 +17,8 @@ class Reply(Explained):
         " probability is the largest multiple of its threshold; null: the most probable one"
     )
     likely: list[str] | None = Field(
-        description="the prediction set, the most probable class first; null: the bundle has none"
+        description="classes of the prediction set, the most probable one first; null: the"
+        " bundle has no prediction sets"
     )
 
 

@@ -65,7 +65,7 @@ def draw_residuals(table: pd.DataFrame, file: Path) -> None:
         axes = figure.add_subplot(lines, columns, place + 1)
         _panel(axes, table[table["name"] == name], name)
     if len(names) > len(drawn):
-        figure.suptitle(f"the first {len(drawn)} of {len(names)} numbers")
+        figure.suptitle(f"the first {len(drawn)} of {len(names)} targets")
     with warnings.catch_warnings():
         # Matplotlib warns of letters that its font lacks; the report uses other fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
