@@ -379,7 +379,7 @@ def _parquet(file: Path, holds: bool) -> Table:
         columns = table.column_names
     except (pa.ArrowException, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{file} cannot be read as Parquet: {reason}") from None
+        raise DataError(f"{file} cannot be read as Parquet: {reason}; write it again") from None
     if len(set(columns)) < len(columns):
         raise DataError(f"{file} has two columns with the same name: {', '.join(columns)}")
     both = [name for name in (TEXT, VECTOR) if name in columns and holds]

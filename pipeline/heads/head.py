@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 Floats = npt.NDArray[np.float32]
+AGAIN = "run the train stage again, or get the bundle again"
 MANY_LOGITS = 2**20  # more are processed in chunks of rows
 
 
@@ -301,25 +302,25 @@ def load_head(
         ) from None
     except KeyError as error:
         raise DataError(
-            f"{weights} and {about} do not describe a head: {error} is missing"
+            f"{weights} and {about} do not describe a head: {error} is missing; {AGAIN}"
         ) from None
     except (SafetensorError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{weights} and {about} do not describe a head: {reason}") from None
-    if wrong:
         raise DataError(
-            f"{weights} and {about} do not describe a head: {wrong}; run the train stage again"
-        )
+            f"{weights} and {about} do not describe a head: {reason}; {AGAIN}"
+        ) from None
+    if wrong:
+        raise DataError(f"{weights} and {about} do not describe a head: {wrong}; {AGAIN}")
     if len(head.bias) != len(description.classes):
         raise DataError(
             f"{weights} has {len(head.bias)} outputs but {about} names "
-            f"{len(description.classes)}; run the train stage again"
+            f"{len(description.classes)}; {AGAIN}"
         )
     widths = sum(layer.width for layer in description.layers)
     if widths not in (0, head.dimension):
         raise DataError(
             f"{weights} takes {head.dimension} features, but the layers in {about} have {widths};"
-            " run the train stage again"
+            f" {AGAIN}"
         )
     return head, description
 
