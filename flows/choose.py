@@ -5,6 +5,7 @@ choice is written to `params.yaml`, where you commit it and the stages read it l
 Features in the feature store are not computed again, so a second comparison takes seconds.
 """
 
+import os
 import re
 from typing import Any
 
@@ -125,7 +126,9 @@ def write(asked: dict[str, str | float]) -> None:
         after = yaml.safe_load(text)
     except yaml.YAMLError:  # the old value is a list on several lines
         after = before
-    if any(_value(after, name) != value for name, value in new.items()):
+    if not os.access(PARAMS, os.W_OK) or any(
+        _value(after, name) != value for name, value in new.items()
+    ):
         raise ParamsError(f"choose cannot change {PARAMS}: write {words} into it")
     PARAMS.write_text(text, encoding="utf-8")
     old = ", ".join(f"{_value(before, name)}" for name in new)
