@@ -270,7 +270,9 @@ def stop_if_stale(stage: str) -> None:
                 folder = example_folder(one, settings) if one.name == "ingest" else None
                 reasons, parameters = own_reasons(one, folder)
                 for change in (*reasons, *parameters):
-                    raise RunError(f"{one.name} is out of date ({change}): run `dvc repro` first")
+                    raise RunError(
+                        f"{one.name} is out of date ({change}): run `headstart repro` first"
+                    )
     except DvcException as error:
         raise RunError(f"DVC: {' '.join(str(error).split())}") from error
 

@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     running = subcommands.add_parser(
         "run",
-        help="Run one stage, as dvc.yaml does; dvc repro runs all that changed.",
+        help="Run one stage, as dvc.yaml does; headstart repro runs all that changed.",
         parents=either,
     )
     running.add_argument("stage", choices=stage.names(), metavar="STAGE", help="Name of the stage.")
@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         " HEADSTART_SERVE_TOKEN).",
     )
     asking = subcommands.add_parser(
-        "why", help="Show what dvc repro would run, and why.", parents=either
+        "why", help="Show what headstart repro would run, and why.", parents=either
     )
     asking.add_argument(
         "--json",
@@ -343,7 +343,7 @@ def measure_joined(bundle: Path) -> None:
 
 
 def why(as_json: bool) -> None:
-    """Print which stages `dvc repro` would run and why, and how many views it would compute."""
+    """Print which stages `headstart repro` would run, why, and how many views it would compute."""
     packages.need("pipeline", "why")
     from flows import why as answer  # imports DVC, which is slow
 

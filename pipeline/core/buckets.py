@@ -203,4 +203,4 @@ def in_words(error: Exception, where: str, what: str) -> HeadstartError:
 
 
 def _changed(where: str, how: str) -> ChangedError:
-    return ChangedError(f"{where} {how}; run `headstart list`, then `dvc repro`")
+    return ChangedError(f"{where} {how}; run `headstart list`, then `headstart repro`")

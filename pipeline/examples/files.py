@@ -15,7 +15,7 @@ from ..core.errors import DataError, RefusedError
 from . import objects, rows
 
 # With --force, because DVC records the files' state after `ingest`: it may know the changed file.
-INGEST_AGAIN = "run `dvc repro --force ingest`, then `dvc repro`"
+INGEST_AGAIN = "run `headstart repro --force ingest`, then `headstart repro`"
 
 MOST_BYTES = 1_000_000_000  # no kind accepts larger files
 AHEAD_BYTES = 64_000_000  # of objects that are read ahead

@@ -56,7 +56,7 @@ class Thumbnails:
 
     def _digest(self, path: str) -> str:
         if path not in self._rows:
-            raise DataError(f"{path} is not in {MANIFEST}; run `dvc repro`")
+            raise DataError(f"{path} is not in {MANIFEST}; run `headstart repro`")
         return str(self._rows[path][0])
 
     def name(self, path: str) -> str:

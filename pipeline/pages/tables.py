@@ -365,11 +365,11 @@ def text(file: Path) -> str:
     try:
         found = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DataError(f"{file} does not exist; run `dvc repro`") from None
+        raise DataError(f"{file} does not exist; run `headstart repro`") from None
     except ValueError as error:
-        raise DataError(f"{file} is damaged ({error}); run `dvc repro`") from None
+        raise DataError(f"{file} is damaged ({error}); run `headstart repro`") from None
     if not found.endswith("\n"):
-        raise DataError(f"{file} is cut off; run `dvc repro`")
+        raise DataError(f"{file} is cut off; run `headstart repro`")
     return found
 
 
@@ -385,5 +385,5 @@ def table(file: Path, columns: str = "") -> pd.DataFrame:
     written = pd.read_csv(lines, dtype=texts, keep_default_na=False, na_values=[""])
     for name in f"{COLUMNS.get(file.name, '')} {columns}".split():
         if not any(re.fullmatch(name, column) for column in written):
-            raise DataError(f"{file} has no column {name}; run `dvc repro`")
+            raise DataError(f"{file} has no column {name}; run `headstart repro`")
     return cells.as_written(written)

@@ -23,7 +23,7 @@ from .large import empty
 KEY_BYTES = 16
 KEPT = np.dtype([("key", f"V{KEY_BYTES}"), ("checksum", "<u4")])
 AT_ONCE = 4096  # rows read from the store at once
-BRING_BACK = "dvc repro --force --single-item extract"  # computes only missing features
+BRING_BACK = "headstart repro --force --single-item extract"  # computes only missing features
 
 Floats = npt.NDArray[np.float32]
 # The type is KEPT: [n], or [n, networks] for joined networks. Inner blocks are further columns.

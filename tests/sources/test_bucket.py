@@ -367,7 +367,9 @@ def test_an_object_that_changed_ends_ingest_and_what_was_read_is_kept(
     ingest()
     assert between.read() == [f"{shapes.address}/shapes/{key}".removeprefix("s3:/")]
     assert len(manifest()) == 39
-    with pytest.raises(DataError, match="changed after it was ingested; run `dvc repro --force"):
+    with pytest.raises(
+        DataError, match="changed after it was ingested; run `headstart repro --force"
+    ):
         read(Path(changing["path"]), changing["digest"])
 
 

@@ -486,7 +486,7 @@ def test_features_told_by_keys_are_read_from_the_bucket(
 
     for path in objects(address):
         obstore.delete(buckets.opened(f"{address}/features-v1"), path)
-    with pytest.raises(DataError, match=r"which lacks \d+ of them; run `dvc repro --force"):
+    with pytest.raises(DataError, match=r"which lacks \d+ of them; run `headstart repro --force"):
         run(train.train)
     assert run(extract.extract, train.train, evaluate) == by_vectors
     assert pd.read_parquet(paths.FEATURES).equals(table)
