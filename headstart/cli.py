@@ -388,11 +388,11 @@ def list_bucket(address: str | None) -> None:
 
 
 def check() -> None:
-    """Check that `headstart.lock`, `params.yaml` and git agree with `dvc.yaml`."""
+    """Check what `headstart repro` checks before a run."""
     packages.need("pipeline", "check")
     from flows.dvc.project import check_project, working_copy
 
-    check_project(working_copy())
+    check_project(working_copy(), to_run=True)
 
 
 def print_completion(parser: argparse.ArgumentParser, shell: str) -> None:

@@ -15,8 +15,8 @@ import yaml
 from dvc.repo import Repo
 
 from flows.dvc.project import check_project
+from headstart import cli, parameters
 from headstart import init as making
-from headstart import parameters
 from headstart.init import contents, examined
 from headstart.init import run as init
 from pipeline import kinds
@@ -197,7 +197,7 @@ def test_into_a_repository_only_what_it_lacks_is_written(here, photos, capsys):
     assert refused(None, here=True).endswith("`headstart upgrade` brings it up to date")
 
 
-def test_parents_that_are_missing_are_made(here, photos):
+def test_parents_that_are_missing_are_made(here, photos, monkeypatch):
     Path("empty").mkdir()
     assert "has no files" in refused(Path("a/b/project"), data=Path("empty"))
     init(Path("a/b/project"), data=photos)
@@ -205,6 +205,10 @@ def test_parents_that_are_missing_are_made(here, photos):
     check_project(here / "a/b/project", to_run=True)
     with pytest.raises(DataError, match=r"^ingest.path in params.yaml is data/raw/pictures, which"):
         check_project(here / "a/other", to_run=True)
+    monkeypatch.chdir("a/other")
+    with pytest.raises(DataError, match=r"pictures, which does not exist"):
+        cli.check()
+    monkeypatch.chdir(here)
     (here / "a/other/data/raw/pictures.dvc").touch()
     check_project(here / "a/other", to_run=True, pulls=True)
     with pytest.raises(DataError, match=r"^data/raw/pictures is missing.* or `dvc pull "):
