@@ -6,10 +6,8 @@ from pathlib import Path
 
 HEAD = """# Commands
 
-`headstart COMMAND --help` prints what this page says about a command. Every command also takes
-`--debug`, which shows the traceback of an error. [environment.md](environment.md#exit-codes) lists
-the exit codes.
-
+`headstart COMMAND --help` prints what this page says about a command. With `--debug`, every command
+shows the traceback of an error. [environment.md](environment.md#exit-codes) lists the exit codes.
 `make docs` writes this page from the code."""
 
 

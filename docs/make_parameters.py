@@ -1,5 +1,6 @@
 """Writes docs/parameters.md from the schema of params.yaml: `make docs`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,11 @@ HEAD = """# Parameters
 
 All parameters are in `params.yaml`. If the file has a mistake, a command ends with an error message
 before it does any work. A parameter that is not in the file has its default value. Defaults never
-change, so older projects keep their results. If the `params.yaml` of the repository has another
-value, the table says so; a new project of pictures has that value too. Parameters that `dvc.yaml`
-names must be in the file. If one is missing, `headstart repro` ends with an error message that has
-the line to add.
+change, so older projects keep their results. "New picture projects" is the value in a clone and in
+a new project of pictures, if that value differs from the default.
 
-`make docs` writes this page from the schema in `pipeline/core/params/` and the `augment` schema of
-each kind in `pipeline/kinds/`."""
+`params.yaml` must have the parameters that `dvc.yaml` names. If one is missing, `headstart repro`
+prints the line to add. `make docs` writes this page from the code."""
 SHIPPED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8"))
 
 
@@ -50,10 +49,11 @@ def section(title: str, model: type[BaseModel], name: str) -> list[str]:
     ]
     for key, field in model.model_fields.items():
         text = (field.description or "").replace("|", "\\|")
+        text = re.sub(r"docs/(\w+\.md)(#[\w-]+)?", r"[\1](\1\2)", text)
         default = shown(field.default)
         here = shown(SHIPPED[name].get(key, field.default))
         if here != default and (name != "augment" or "image" in title):
-            text += f" (`params.yaml` has {here})"
+            text += f". New picture projects: {here}"
         rows.append(f"| `{name}.{key}` | {default} | {text} |")
     return rows
 

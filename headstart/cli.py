@@ -109,13 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     running = subcommands.add_parser(
         "run",
-        help="Run one stage, as dvc.yaml does; headstart repro runs all that changed.",
+        help="Run one stage, as dvc.yaml does.",
         parents=either,
     )
     running.add_argument("stage", choices=stage.names(), metavar="STAGE", help="Name of the stage.")
     subcommands.add_parser(
         "repro",
-        help="Check params.yaml, then run the stages that changed; takes the options of dvc repro.",
+        help="Check params.yaml, and run the stages that changed. Takes the options of dvc repro.",
         parents=either,
     )
     for name, words in HELP.items():
@@ -132,8 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("bundle", type=Path, help="Folder that the bundle stage wrote.")
     serving.add_argument(
         "--host",
-        help="Address to listen on (default: 127.0.0.1, this machine only); any other needs a token"
-        " and --name.",
+        help="Address to listen on (default: 127.0.0.1, this machine only). Others need a token and"
+        " --name.",
     )
     serving.add_argument("--port", type=int, help="Port to listen on (default: 8000).")
     serving.add_argument(
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="File with the token that requests must send (default: the environment variable"
+        help="File with the token that requests must send (default: the variable"
         " HEADSTART_SERVE_TOKEN).",
     )
     asking = subcommands.add_parser(
@@ -189,8 +189,8 @@ def _parser() -> argparse.ArgumentParser:
         "--budget",
         type=float,
         metavar="MS",
-        help="Maximum milliseconds per prediction; of the backbones that are fast enough, the one"
-        " with the lowest loss is chosen (default: no limit).",
+        help="Maximum milliseconds per prediction; slower backbones are not chosen (default: no"
+        " limit).",
     )
     chooser.add_argument(
         "--yes", action="store_true", help="Install missing weights without asking."
@@ -272,8 +272,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         nargs="+",
         type=float,
         metavar="L2",
-        help="L2 penalty of a ridge head, or several, of which the best is chosen (default:"
-        " train.weight_decay).",
+        help="L2 penalties of a ridge head; the best is chosen (default: train.weight_decay).",
     )
 
     comparing = subcommands.add_parser(

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         choices=SHOWABLE,
-        help="Kind of the examples (default: that of the project; outside a project, text for a"
+        help="Kind of the examples (default: that of the project; without a project, text for a"
         " table and image for a folder).",
     )
     parser.add_argument(

@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "asked",
         metavar="FILES",
         nargs="+",
-        help="Files, folders, or patterns such as 'a/*.jpg'; with a bundle of texts, also texts of"
-        " several words, or - to read lines from standard input.",
+        help="Files, folders, or patterns such as 'a/*.jpg'. A bundle of texts also takes texts of"
+        " several words, and - for lines of standard input.",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="Write a CSV table to this file.")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="Write JSON lines to this file.")

@@ -52,11 +52,11 @@ class StoreParams(Section):
 
     folder: Annotated[str, AfterValidator(place)] | None = setting(
         None,
-        "absolute path, or s3://BUCKET/PREFIX (docs/store.md); null: headstart/features in"
+        "absolute path, or `s3://BUCKET/PREFIX` (docs/store.md). `null`: `headstart/features` in"
         " the user's cache folder",
     )
     limit: Annotated[str, AfterValidator(_checked_size)] = setting(
-        "20GB", "maximum size; the least recently used entries are deleted first; none: no limit"
+        "20GB", "maximum size; the least recently used entries go first. `none`: no limit"
     )
 
 
@@ -64,11 +64,11 @@ class ClusterParams(Section):
     """Where `extract` computes. No result depends on it."""
 
     runner: Literal["local", "ray"] = setting(
-        "local", "local (threads on this machine) or ray (a Ray cluster, docs/cluster.md)"
+        "local", "`local` (threads on this machine) or `ray` (a Ray cluster, docs/cluster.md)"
     )
     address: (
         Annotated[str, form(r"([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}", "HOST:PORT of the head")] | None
-    ) = setting(None, "HOST:PORT of the Ray cluster's head, such as 10.0.0.1:6379")
+    ) = setting(None, "`HOST:PORT` of the Ray cluster's head, such as `10.0.0.1:6379`")
 
     @model_validator(mode="after")
     def _go_together(self) -> "ClusterParams":

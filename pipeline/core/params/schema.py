@@ -130,49 +130,52 @@ class IngestParams(Section):
     """The source of the examples, the task and the split."""
 
     kind: str = setting(
-        "image", "kind of example: image, text, audio, vector, or plugin (in plugins/kind.py)"
+        "image",
+        "kind of example: `image`, `text`, `audio`, `vector`, or `plugin` (docs/plugins.md)",
     )
     source: Source = setting(
         "surfaces",
-        "surfaces, folder, csv, parquet, s3 (docs/bucket.md), torchvision:NAME or"
-        " python:MODULE.FUNCTION",
+        "`surfaces`, `folder`, `csv`, `parquet`, `s3` (docs/bucket.md), `torchvision:NAME` or"
+        " `python:MODULE.FUNCTION`",
     )
     path: Annotated[str, Field(min_length=1)] = setting(
         "data/raw/surfaces.csv",
-        "folder or table to read; for s3: the folder in which `headstart list` writes the listing;"
-        " for torchvision: data/raw/torchvision",
+        "folder or table to read. For `s3`: folder with the listing of `headstart list`. For"
+        " `torchvision:NAME`: `data/raw/torchvision`",
     )
     task: TaskName = setting(
         "classification",
-        "task: classification (one label per example), multilabel (several, joined by |) or"
-        " regression; docs/tasks.md",
+        "`classification` (one label per example), `multilabel` (several, joined by `|`) or"
+        " `regression` (docs/tasks.md)",
     )
     targets: Targets | None = setting(
         None,
-        "columns of the table to predict; multilabel: one column per label (1, 0, or empty"
-        " if unknown); regression: one column per target; null: the column that ingest.label names",
+        "columns of the table to predict. `multilabel`: one column per label, with 1, 0, or empty"
+        " for unknown. `regression`: one column per target. `null`: the column that `ingest.label`"
+        " names",
     )
     label: TargetName = setting("label", "column of the table that has the labels")
     encoding: Encoding = setting(
-        "utf-8", "encoding of a CSV table, as Python names it, such as latin-1, cp1252 or utf-16"
+        "utf-8", "encoding of a CSV table, by its name in Python, such as `latin-1` or `utf-16`"
     )
     separator: Literal[",", ";", "\t", "|"] = setting(
-        ",", 'what separates the cells of a CSV table: ",", ";", "\\t" (tabs) or "|"'
+        ",", 'separator of a CSV table: `","`, `";"`, `"\\t"` (tab) or `"|"`'
     )
     shares: Shares = setting(
-        Shares(), "fractions of train, val and test, used if the source gives no split"
+        Shares(), "fractions of train, val and test, if the source gives no split"
     )
-    seed: Seed = setting(0, "random seed of the split; another seed draws another split")
+    seed: Seed = setting(0, "random seed of the split")
     val_of_each_class: bool = setting(
         False,
-        "classification: if a class has no validation example, use one of its training examples"
-        " for validation (docs/pictures.md)",
+        "classification: move a training example to validation if its class has none there"
+        " (docs/pictures.md#labels-splits-groups)",
     )
     max_refused: Share = setting(0.1, "stop if more than this fraction of the files is refused")
     classes_without_training: Literal["refuse", "leave_out"] = setting(
         "refuse",
-        "if a class has no training example, or if all or none of the training examples have a"
-        " label: refuse (end the run) or leave_out (continue without that class or label)",
+        "what happens if a class has no training example: `refuse` ends the run; `leave_out`"
+        " continues without the class. The same holds for a label that all or none of the training"
+        " examples have",
     )
 
     @model_validator(mode="before")
@@ -226,30 +229,30 @@ class ExtractParams(Section):
         NAMES,
     )
     weights: Weights = setting(
-        "pretrained", f"pretrained, random or {OWN}FILE (.safetensors, .pt or .pth)"
+        "pretrained", f"`pretrained`, `random` or `{OWN}FILE` (`.safetensors`, `.pt` or `.pth`)"
     )
     pooling: Literal["auto", "class", "mean", "class_mean", "gem"] = setting(
         "auto",
-        "auto (the network's own), class (class token), mean (of the patch tokens),"
-        " class_mean (both) or gem (generalised mean of the feature maps)",
+        "`auto` (the network's own), `class` (class token), `mean` (of the patch tokens),"
+        " `class_mean` (both) or `gem` (generalised mean of the feature maps)",
     )
     blocks: Literal["last", "all"] = setting(
         "last",
-        "last (the features of the last layer), or all (also the means of inner blocks;"
-        " docs/backbones.md#inner-blocks)",
+        "`last`: features of the last layer. `all`: also the means of inner blocks"
+        " (docs/backbones.md#inner-blocks)",
     )
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = setting(
-        "auto", "auto, onnxruntime or openvino (CPU), or torch"
+        "auto", "`auto`, `onnxruntime` (CPU), `openvino` (CPU) or `torch`"
     )
-    device: Device = setting("auto", "auto, cpu or cuda")
+    device: Device = setting("auto", "`auto`, `cpu` or `cuda`")
     precision: Literal["float32", "bfloat16"] = setting(
-        "float32", "float32, or bfloat16 if the processor or GPU supports it"
+        "float32", "`float32`, or `bfloat16` if the processor or GPU supports it"
     )
     batch_size: Annotated[int, Field(ge=1, le=4096)] = setting(32, "views per batch")
     features: Literal["vectors", "keys"] = setting(
         "vectors",
-        "content of data/features: vectors, or keys (only keys and checksums; the vectors are"
-        " in the feature store, docs/store.md)",
+        "content of `data/features`. `vectors`: the vectors. `keys`: only keys and checksums of"
+        " vectors in the feature store (docs/store.md)",
     )
 
     @model_validator(mode="after")
@@ -317,18 +320,18 @@ class TrainParams(Section):
     """The head. If hyperparameters are lists, one head is trained for each combination."""
 
     optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = setting(
-        "lbfgs", "sgd, momentum, adam, adamw, lbfgs, ridge, lda or nearest_mean"
+        "lbfgs", "`sgd`, `momentum`, `adam`, `adamw`, `lbfgs`, `ridge`, `lda` or `nearest_mean`"
     )
     learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)] = setting(
-        0.001, "learning rate; not used by lbfgs, ridge, lda and nearest_mean"
+        0.001, "learning rate of `sgd`, `momentum`, `adam` and `adamw`"
     )
     weight_decay: Annotated[
         Literal["auto"] | NotNegative | Annotated[list[NotNegative], Field(min_length=1)],
         BeforeValidator(_penalties),
     ] = setting(
         0.003,
-        "strength of the L2 penalty; not used by lda and nearest_mean; auto, only for lbfgs and"
-        " ridge: cross-validation chooses it (docs/learning.md)",
+        "strength of the L2 penalty; `lda` and `nearest_mean` have none. `auto`: cross-validation"
+        " chooses the strength, only for `lbfgs` and `ridge` (docs/learning.md)",
     )
     width: Width | Annotated[list[Width], Field(min_length=1)] = setting(
         0, "units of the hidden ReLU layer; 0: a linear head"
@@ -347,9 +350,9 @@ class TrainParams(Section):
     )
     layers: Literal["last", "all", "auto"] = setting(
         "last",
-        "features that the head uses: last (the last layer), all (inner blocks too; needs"
-        " extract.blocks: all), or auto (cross-validation chooses the layers, and one of the"
-        " listed heads; docs/learning.md)",
+        "`last`: the head uses the last layer. `all`: also the inner blocks, with"
+        " `extract.blocks: all`. `auto`: cross-validation chooses the layers and the best of the"
+        " listed heads (docs/learning.md)",
     )
     refit: bool = setting(
         True, "train the chosen head again on train and validation examples together"
@@ -362,25 +365,25 @@ class TrainParams(Section):
     )
     patience: Annotated[int, Field(ge=0)] = setting(
         10,
-        "early stopping: stop after this many epochs without a lower validation loss;"
-        " 0: no early stopping",
+        "stop after this many epochs without a lower validation loss; 0: no early stopping",
     )
     class_weights: Literal["none", "balanced"] = setting(
-        "none", "none, or balanced (the same total weight for each class, against class imbalance)"
+        "none", "`none`, or `balanced` (the same total weight for each class)"
     )
     row_weights: Literal["none", "example"] = setting(
         "none",
-        "none: every view has the same weight; example: every example has the same weight,"
+        "`none`: every view has the same weight. `example`: every example has the same weight,"
         " however many views it has",
     )
     loss: Literal["squared", "huber"] = setting(
-        "squared", "loss of regression: squared, or huber, which is robust to outliers"
+        "squared", "loss of regression: `squared`, or `huber`, which is robust to outliers"
     )
     coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = setting(
         None,
-        "coverage of the prediction sets or intervals, such as 0.9; null: none (docs/answers.md)",
+        "coverage of the prediction sets or intervals, such as 0.9; `null`: no sets or intervals"
+        " (docs/answers.md)",
     )
-    device: Device = setting("auto", "auto, cpu or cuda")
+    device: Device = setting("auto", "`auto`, `cpu` or `cuda`")
 
     @model_validator(mode="after")
     def _go_together(self) -> "TrainParams":
@@ -447,8 +450,7 @@ class EvaluateParams(Section):
 
     top_k: Annotated[int, Field(ge=1)] = setting(
         3,
-        "k of top-k accuracy: a prediction is correct if the label is among the k most"
-        " probable classes",
+        "k of top-k accuracy, which counts labels among the k most probable classes",
     )
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = setting(
         1000, "bootstrap resamples for each interval"
@@ -461,12 +463,12 @@ class EvaluateParams(Section):
     )
     all_probabilities: bool = setting(
         False,
-        "write the probability of every class to reports/plots/probabilities.parquet; with"
-        " more than 100 classes, predictions.csv has only the top_k most probable",
+        "write the probability of every class to `reports/plots/probabilities.parquet`. With"
+        " more than 100 classes, `predictions.csv` has only the `top_k` most probable",
     )
     seed: Seed = setting(0, "random seed of the resampling")
     repeats: Repeats = setting(
-        0, "number of other splits on which the chosen head is trained and measured again; 0: none"
+        0, "number of other splits on which to train and measure the chosen head again; 0: none"
     )
 
 
@@ -477,13 +479,13 @@ class ChecksParams(Section):
         0.5, "compare two examples if the cosine of their features is at least this"
     )
     label_issue_margin: Annotated[float, Field(ge=0, le=1)] = setting(
-        0.5, "report a label as an issue only if another one is more probable by at least this"
+        0.5, "report a label issue if another label is more probable by at least this"
     )
     least_examples: Annotated[int, Field(ge=0)] = setting(
-        10, "report a class that has fewer training examples than this"
+        10, "report a class with fewer training examples than this"
     )
     drift_level: Annotated[float, Field(ge=0.001, lt=1)] = setting(  # the permutations tell no less
-        0.01, "significance level for the drift tests of all given splits together; at least 0.001"
+        0.01, "significance level of all drift tests together; at least 0.001"
     )
     seed: Seed = setting(0, "random seed of the folds and permutations")
 
@@ -496,8 +498,8 @@ class BundleParams(Section):
 
     training_examples: TrainingExamples = setting(
         "features_and_paths",
-        "what the bundle contains about each training example: features_and_paths (and labels),"
-        " features (and labels), or none (docs/privacy.md)",
+        "what the bundle contains about training examples: `features_and_paths`, `features` (each"
+        " with labels) or `none` (docs/privacy.md)",
     )
 
 
@@ -506,15 +508,15 @@ class ReportParams(Section):
 
     examples: Literal["shown", "hidden"] = setting(
         "shown",
-        "shown: the page has pictures (or texts, sounds) and paths of examples; hidden:"
-        " only metrics, charts, and the first digits of each example's digest (docs/privacy.md)",
+        "`shown`: the report has the examples and their paths. `hidden`: only metrics, charts and"
+        " the first digits of each example's digest (docs/privacy.md)",
     )
 
 
 # An optional stage is in the graph if its list `run` contains this word: dvc.yaml makes one stage
 # for each item, and so no stage for an empty list.
 Run = Annotated[list[Literal["asked"]], Field(max_length=1)]
-RUN = "[asked] adds the stage to the pipeline"
+RUN = "`[asked]` adds the stage to the pipeline"
 
 
 class LearningCurveParams(Section):
@@ -540,7 +542,7 @@ class RankParams(Section):
             "efficientnet_lite2",
             "random:efficientnet_lite0",
         ],
-        "backbones to compare; random:NAME is the same network with random weights",
+        "backbones to compare; `random:NAME` is the network NAME with random weights",
     )
     confidence: Annotated[float, Field(gt=0, lt=1)] = setting(
         0.95, "confidence level of the intervals"
@@ -553,8 +555,8 @@ class FinetuneParams(Section):
     run: Run = setting([], RUN)
     method: Literal["blocks", "lora"] = setting(
         "blocks",
-        "what to train with the head: blocks (the last blocks) or lora (adapters in all attention"
-        " layers, only for texts; docs/text.md)",
+        "what to train with the head. `blocks`: the last blocks. `lora`: adapters in all attention"
+        " layers, only for texts (docs/text.md)",
     )
     blocks: Annotated[int, Field(ge=1)] = setting(
         3, "number of last blocks of the backbone to train"
@@ -573,10 +575,10 @@ class FinetuneParams(Section):
     weight_decay: NotNegative = setting(0.01, "weight decay of AdamW")
     batch_norm: Literal["kept", "updated"] = setting(
         "kept",
-        "batch normalisation statistics of the trained blocks: kept (as pretrained) or updated",
+        "batch normalisation statistics of the trained blocks: `kept` (as pretrained) or `updated`",
     )
     seed: Seed = setting(0, "random seed of the order of the examples, and of the adapters of lora")
-    device: Device = setting("auto", "auto, cpu or cuda")
+    device: Device = setting("auto", "`auto`, `cpu` or `cuda`")
 
 
 class FromScratchParams(Section):
@@ -591,7 +593,7 @@ class AdaptParams(Section):
 
     run: Run = setting([], RUN)
     method: Literal["auto", "coral"] = setting(
-        "auto", "coral, or auto (coral or nothing, by the rule in docs/adapt.md)"
+        "auto", "`coral`, or `auto` (`coral` or nothing, by the rule in docs/adapt.md)"
     )
 
     @field_validator("method", mode="before")

@@ -20,16 +20,16 @@ class Ingest(IngestParams):
         | None
     ) = setting(
         None,
-        "values that become black and white in pictures of more than 8 bits: file (smallest"
-        " and largest value of each file), type (limits of the data type; 0 and 1 for floats),"
-        " or two numbers; null: 16-bit values are divided by 256, and floats are refused"
+        "values that become black and white in pictures of more than 8 bits. `file`: smallest and"
+        " largest value of each file. `type`: limits of the data type, 0 and 1 for floats. Or two"
+        " numbers. `null`: 16-bit values are divided by 256, and floats are refused"
         " (docs/pictures.md)",
     )
     channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = (
         setting(
             None,
-            "channels to use as red, green and blue, counted from 1, or one channel for grey;"
-            " null: the file's own colours (docs/pictures.md)",
+            "channels to use as red, green and blue, counted from 1; one channel: grey; `null`:"
+            " the file's own colours (docs/pictures.md)",
         )
     )
 
