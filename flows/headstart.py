@@ -59,7 +59,7 @@ def headstart(
         cancellation = stack.enter_context(Cancellation())
         try:
             refuse_idle(overrides, name, pull or push, remote)
-            check_project(root, to_run=True, pulls=pull)
+            check_project(root, pulls=pull)
             check_overrides(root, overrides or [])
             if gate and overrides:  # a deployment always passes its gate
                 get_run_logger().info(

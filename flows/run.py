@@ -91,7 +91,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     os.environ |= server.QUIET
     root = working_copy()
     # The flow checks this too, but a server for this run alone takes long to start.
-    check_project(root, to_run=True, pulls=bool(asked.get("pull")))
+    check_project(root, pulls=bool(asked.get("pull")))
     check_overrides(root, asked["overrides"] or [])
     if api := server.find(root):
         os.environ["PREFECT_API_URL"] = api

@@ -391,7 +391,7 @@ def check() -> None:
     packages.need("pipeline", "check")
     from flows.dvc.project import check_project, working_copy
 
-    check_project(working_copy(), to_run=True)
+    check_project(working_copy())
 
 
 def print_completion(parser: argparse.ArgumentParser, shell: str) -> None:

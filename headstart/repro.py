@@ -16,7 +16,7 @@ def run(arguments: list[str]) -> None:
     line before it says how to commit: DVC's own list of files lacks metrics and corrections.
     """
     root = working_copy()
-    check_project(root, to_run=True, pulls="--pull" in arguments)
+    check_project(root, pulls="--pull" in arguments)
     # Stages run `headstart` or `python`: those of this installation, whatever the PATH was.
     here = str(Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])

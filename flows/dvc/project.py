@@ -35,23 +35,23 @@ def working_copy() -> Path:
     )
 
 
-def check_project(root: Path, to_run: bool = False, pulls: bool = False) -> None:
-    """Check that `headstart.lock`, `params.yaml` and git fit `dvc.yaml` and what is installed.
+def check_project(root: Path, pulls: bool = False) -> None:
+    """Check all that a run needs: the lock, `params.yaml`, the examples, and what git tracks.
 
     DVC's own error messages do not say what to write.
 
     Raises:
         LockError: the project was made with different code or libraries than are installed.
         ParamsError: the message says in one line what to write.
-        DataError: the project is about `to_run`, but `ingest.path` is missing, no stage or import
-            makes it, and the run does not pull it.
-        RunError: git tracks an output that DVC keeps, a folder that stages read is missing, or the
-            project is about `to_run` and has no `dvc.yaml`.
+        DataError: `ingest.path` is missing, no stage or import makes it, and the run does not pull
+            it.
+        RunError: git tracks an output that DVC keeps, or `dvc.yaml` or a folder that stages read is
+            missing.
     """
     file = root / "dvc.yaml"
-    if to_run and not file.exists():
+    if not file.exists():
         raise RunError(f"{file} does not exist: run `git checkout dvc.yaml` if you deleted it")
-    graph = file.read_text(encoding="utf-8") if file.exists() else ""
+    graph = file.read_text(encoding="utf-8")
     if not re.search("python -m pipeline[.]|headstart run ", graph):  # another project
         return
     lock.check(root)
@@ -61,9 +61,8 @@ def check_project(root: Path, to_run: bool = False, pulls: bool = False) -> None
             f"ingest.path in {PARAMS} is {path}, in which {MANIFEST} is written: put your"
             " examples into a folder of their own, such as data/raw"
         )
-    if to_run:
-        _stop_without_examples(root, Path(path), outs, pulls)
-        _mend_rwlock(root)
+    _stop_without_examples(root, Path(path), outs, pulls)
+    _mend_rwlock(root)
     for folder, stage in ((CORRECTIONS, "ingest"), (MAP, "checks")):
         if str(folder) in reads and not (root / folder).is_dir():
             back = f"`git checkout {folder}`"
@@ -133,7 +132,10 @@ def _checked(root: Path, graph: str) -> tuple[list[str], list[str], str]:
     from pipeline import kinds  # slow
     from pipeline.core import params
 
-    path = str(params.check_file(kinds.schema, root).ingest.path)
+    settings = params.check_file(kinds.schema, root)
+    if settings.finetune.run or settings.from_scratch.run:
+        kinds.stop_if_windowed(kinds.named(settings.ingest.kind))
+    path = str(settings.ingest.path)
     stages = params.stages_in(graph).values()
     reads = [dep for stage in stages for dep in stage.get("deps", [])]
     entries = [out for stage in stages for out in stage.get("outs", [])]

@@ -111,7 +111,8 @@ class Choice:
     `path` has each penalty that was tried: candidate by candidate, the strongest penalty first.
 
     `examples` is the number of examples that took part, and `folds` is the number of folds that
-    were predicted; both are 0 if no example could be predicted.
+    were predicted; both are 0 if no example could be predicted. `untried` is the number of
+    candidates that were not tried, because there are more than `MANY` outputs.
     """
 
     candidate: Candidate
@@ -119,6 +120,7 @@ class Choice:
     examples: int
     folds: int
     path: list[Point]
+    untried: int = 0
 
     @property
     def end(self) -> str:
@@ -155,7 +157,7 @@ class Choice:
                 f" {'stronger' if self.end == 'strongest' else 'weaker'} one may be better, set"
                 " train.weight_decay to a list"
             )
-        if self.folds == 1 and self.candidate.of == "last":
+        if self.untried and self.candidate.of == "last":
             found.append(
                 f"with more than {MANY} outputs, auto compares no inner blocks; to use them, set"
                 " train.layers to all"
@@ -190,8 +192,8 @@ def choose(
     problem = _Problem.of(pool.take(rows), np.asarray(keys)[rows], optimizer, schedule, learned)
     if problem is None:
         return Choice(candidates[0], USUAL, 0, 0, [])
-    if problem.outputs > MANY:
-        candidates = candidates[:1]
+    untried = len(candidates) - 1 if problem.outputs > MANY else 0
+    candidates = candidates[: len(candidates) - untried]
     tried: list[tuple[Candidate, float, Doubles]] = []
     best = 0
     with one_thread():
@@ -211,7 +213,8 @@ def choose(
         )
         for candidate, decay, losses in tried
     ]
-    return Choice(path[best].candidate, path[best].weight_decay, len(rows), problem.folds, path)
+    chosen = path[best]
+    return Choice(chosen.candidate, chosen.weight_decay, len(rows), problem.folds, path, untried)
 
 
 def drawn(pool: Split, most: int) -> Integers:

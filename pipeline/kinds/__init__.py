@@ -501,6 +501,19 @@ def folder_of(name: str) -> str:
     return name.partition(" ")[0]
 
 
+def stop_if_windowed(kind: Kind) -> None:
+    """Check that each view of the kind is one input, because networks train on one.
+
+    Raises:
+        ParamsError: views of this kind become several inputs.
+    """
+    if kind.windowed:
+        raise ParamsError(
+            f"a network is trained on one input per view, but {kind.nouns} give several: set"
+            " finetune.run and from_scratch.run to []"
+        )
+
+
 def schema(name: str) -> "type[Augmentation]":
     """Return the schema of a kind's section `augment`, for `params.load`."""
     return named(name).schema()

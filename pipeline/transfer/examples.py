@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.minilm_torch import PADDING
-from ..core.errors import ParamsError
 from ..core.params import Augmentation
 from ..examples.files import read
-from ..kinds import Input, Kind, Maker, View
+from ..kinds import Input, Kind, Maker, View, stop_if_windowed
 from ..tables import targets
 from .goal import Goal
 
@@ -32,16 +31,8 @@ class Feed:
     ranges: Augmentation
 
     def __post_init__(self) -> None:
-        """Check that each view of the kind is one input, because networks train on one.
-
-        Raises:
-            ParamsError: views of this kind become several inputs.
-        """
-        if self.kind.windowed:
-            raise ParamsError(
-                f"a network is trained on one input per view, but {self.kind.nouns} give"
-                " several: set finetune.run and from_scratch.run to []"
-            )
+        """Check that a network can be trained on views of the kind."""
+        stop_if_windowed(self.kind)
 
     def training_view(self, digest: str, epoch: int) -> View:
         """Return a random view of an example for an epoch; if `views` is 0, the example itself."""

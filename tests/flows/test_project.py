@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.dvc.project import CHECKED, RWLOCK, check_project
 from pipeline.core import params
@@ -60,12 +61,20 @@ def test_examples_are_not_where_their_table_is_written(project: Path, path: str)
 def test_what_a_killed_dvc_left_of_its_notes_is_deleted(project: Path) -> None:
     for whole in (True, False):
         (project / RWLOCK).write_text("{}" if whole else "")
-        check_project(project, to_run=True)
+        check_project(project)
         assert (project / RWLOCK).exists() == whole
+
+
+def test_no_network_is_trained_on_sounds(project: Path) -> None:
+    settings = yaml.safe_load((project / "params.yaml").read_text())
+    settings["augment"], settings["finetune"]["run"] = {"views": 0}, ["asked"]
+    settings["ingest"]["kind"], settings["train"]["layers"] = "audio", "last"
+    (project / "params.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ParamsError, match=r"but sounds give several: set finetune\.run and"):
+        check_project(project)
 
 
 def test_nothing_runs_without_a_pipeline(project: Path) -> None:
     (project / "dvc.yaml").unlink()
-    check_project(project)  # of params.yaml
     with pytest.raises(RunError, match=r"dvc\.yaml does not exist: run `git checkout dvc.yaml` if"):
-        check_project(project, to_run=True)
+        check_project(project)

@@ -122,7 +122,7 @@ def test_a_project_takes_the_parameters_of_each_example():
     assert len(files) == 8
     for file in files:
         shutil.copy(file, "project/params.yaml")
-        check_project(Path("project"))
+        params.check_file(kinds.schema, Path("project"))
 
 
 @pytest.mark.parametrize(
@@ -202,17 +202,17 @@ def test_parents_that_are_missing_are_made(here, photos, monkeypatch):
     assert "has no files" in refused(Path("a/b/project"), data=Path("empty"))
     init(Path("a/b/project"), data=photos)
     init(Path("a/other"))
-    check_project(here / "a/b/project", to_run=True)
+    check_project(here / "a/b/project")
     with pytest.raises(DataError, match=r"^ingest.path in params.yaml is data/raw/pictures, which"):
-        check_project(here / "a/other", to_run=True)
+        check_project(here / "a/other")
     monkeypatch.chdir("a/other")
     with pytest.raises(DataError, match=r"pictures, which does not exist"):
         cli.check()
     monkeypatch.chdir(here)
     (here / "a/other/data/raw/pictures.dvc").touch()
-    check_project(here / "a/other", to_run=True, pulls=True)
+    check_project(here / "a/other", pulls=True)
     with pytest.raises(DataError, match=r"^data/raw/pictures is missing.* or `dvc pull "):
-        check_project(here / "a/other", to_run=True)
+        check_project(here / "a/other")
     assert sorted(path.name for path in here.iterdir()) == ["a", "empty", photos.name]
     assert sorted(path.name for path in (here / "a").iterdir()) == ["b", "other"]
     assert (here / "a/b").stat().st_mode == photos.stat().st_mode

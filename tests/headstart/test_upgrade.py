@@ -39,6 +39,7 @@ def made(tmp_path_factory):
         rooms=HERE.rooms | {"heads": {**HERE.rooms["heads"], "code": "0"}},
         kinds=HERE.kinds | {"image": {**HERE.kinds["image"], "opencv-python-headless": "4.0"}},
     )
+    (folder / "data/raw/pictures").mkdir()
     with contextlib.chdir(folder):
         old.write()
         commit()

@@ -184,11 +184,6 @@ def test_adapters_are_of_texts(project: Project, encoder: catalogue.TorchBackbon
             r"^finetune\.method lora is for texts .* set finetune\.method to blocks$",
         ),
         ("efficientnet_lite0", {"finetune.method": "lora"}, None),
-        (
-            "efficientnet_lite0",
-            {"ingest.kind": "audio", "augment": {"views": 0}, "finetune.run": ["asked"]},
-            r"^finetune trains a network on one input .* sounds .* set finetune\.run to \[\]$",
-        ),
         (FLOAT, {"finetune.run": ["asked"], "finetune.method": "lora"}, None),
         (FLOAT, {"finetune.run": ["asked"]}, None),
         (

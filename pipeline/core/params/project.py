@@ -123,13 +123,8 @@ def _check_trainable(settings: Params, stage: str) -> None:
     """Check that a stage that trains networks can train the backbone.
 
     Raises:
-        ParamsError: the stage cannot train with these examples, backbone or `finetune.method`.
+        ParamsError: the stage cannot train the backbone, or not with this `finetune.method`.
     """
-    if settings.ingest.kind == "audio":
-        raise ParamsError(
-            f"{stage} trains a network on one input per view, but sounds give several: set"
-            f" {stage}.run to []"
-        )
     backbone = settings.extract.network
     if backbone.name in TRAINED_TEXTS:
         if stage == "from_scratch":
