@@ -145,8 +145,8 @@ class IngestParams(Section):
     )
     task: TaskName = setting(
         "classification",
-        "`classification` (one label per example), `multilabel` (several, joined by `|`) or"
-        " `regression` (docs/tasks.md)",
+        "`classification` (one label per example), `multilabel` (several, joined by a vertical bar)"
+        " or `regression` (docs/tasks.md)",
     )
     targets: Targets | None = setting(
         None,
@@ -159,7 +159,7 @@ class IngestParams(Section):
         "utf-8", "encoding of a CSV table, by its name in Python, such as `latin-1` or `utf-16`"
     )
     separator: Literal[",", ";", "\t", "|"] = setting(
-        ",", 'separator of a CSV table: `","`, `";"`, `"\\t"` (tab) or `"|"`'
+        ",", 'separator of a CSV table: `","`, `";"`, `"\\t"` (tab) or a vertical bar'
     )
     shares: Shares = setting(
         Shares(), "fractions of train, val and test, if the source gives no split"
