@@ -387,11 +387,11 @@ def list_bucket(address: str | None) -> None:
 
 
 def check() -> None:
-    """Check what `headstart repro` checks before a run."""
+    """Check what `headstart repro` checks before a run, also where data were not pulled yet."""
     packages.need("pipeline", "check")
     from flows.dvc.project import check_project, working_copy
 
-    check_project(working_copy())
+    check_project(working_copy(), pulls=True)
 
 
 def print_completion(parser: argparse.ArgumentParser, shell: str) -> None:

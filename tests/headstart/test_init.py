@@ -208,8 +208,9 @@ def test_parents_that_are_missing_are_made(here, photos, monkeypatch):
     monkeypatch.chdir("a/other")
     with pytest.raises(DataError, match=r"pictures, which does not exist"):
         cli.check()
-    monkeypatch.chdir(here)
     (here / "a/other/data/raw/pictures.dvc").touch()
+    cli.check()
+    monkeypatch.chdir(here)
     check_project(here / "a/other", pulls=True)
     with pytest.raises(DataError, match=r"^data/raw/pictures is missing.* or `dvc pull "):
         check_project(here / "a/other")
