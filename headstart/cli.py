@@ -387,7 +387,7 @@ def list_bucket(address: str | None) -> None:
 
 
 def check() -> None:
-    """Check what `headstart repro` checks before a run, also where data were not pulled yet."""
+    """Check what `headstart repro` checks before a run, even if data were not pulled yet."""
     packages.need("pipeline", "check")
     from flows.dvc.project import check_project, working_copy
 
