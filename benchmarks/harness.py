@@ -272,6 +272,40 @@ def copy_tree(folder: Path, *but: str) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
+# Prints the processor seconds of a stage, and of the functions of pipeline/ that it calls.
+PROFILE = """
+import importlib, json, sys, time, types
+stage = importlib.import_module("pipeline." + sys.argv[1])
+spent, inside = {}, []
+def timed(name, call):
+    def around(*given, **named):
+        if inside:
+            return call(*given, **named)
+        inside.append(name)
+        began = time.process_time()
+        try:
+            return call(*given, **named)
+        finally:
+            inside.clear()
+            spent[name] = spent.get(name, 0) + time.process_time() - began
+    return around
+def wrap(owner, before=""):
+    for name, value in list(vars(owner).items()):
+        if isinstance(value, types.FunctionType) and value.__module__ != stage.__name__:
+            if value.__module__.startswith("pipeline."):
+                setattr(owner, name, timed(before + name, value))
+        elif isinstance(value, types.ModuleType) and not before:
+            if value.__name__.startswith("pipeline."):
+                wrap(value, name + ".")
+wrap(stage)
+began = time.process_time()
+getattr(stage, sys.argv[1])()
+spent["all"] = time.process_time() - began
+print(json.dumps(spent))
+"""
+LISTED = 3  # functions of a stage
+
+
 class Project:
     """A folder to run stages in, with this repository's parameters and a store of its own."""
 
@@ -335,6 +369,15 @@ class Project:
         with self.inside():
             for name in names:
                 getattr(import_module(f"pipeline.{name}"), name)()
+
+    def profile_of(self, stage: str) -> tuple[float, str]:
+        """Run a stage; return its processor seconds, and where most of them went."""
+        done = self.run(sys.executable, "-c", PROFILE, stage)
+        spent = json.loads(re.findall(r"^{.*}$", done.gave, re.M)[-1])
+        every = spent.pop("all")
+        most = sorted(spent, key=spent.__getitem__, reverse=True)[:LISTED]
+        parts = (f"`{name}` {spent[name]:.2f}" for name in most if spent[name] >= every / 20)
+        return every, ", ".join(parts)
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:

@@ -10,7 +10,6 @@ earlier version; it needs a Python with DataChain:
     python -m benchmarks small_loop peers --python /tmp/datachain/bin/python
 """
 
-import json
 import os
 import pty
 import re
@@ -47,39 +46,6 @@ MISLABELED = 51  # one picture in so many
 STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
 FLOW = (sys.executable, "-m", "headstart", "flow")
 PORT = 4298
-
-# Prints the processor seconds of a stage, and of the functions of pipeline/ that it calls.
-PROFILE = """
-import importlib, json, sys, time, types
-stage = importlib.import_module("pipeline." + sys.argv[1])
-spent, inside = {}, []
-def timed(name, call):
-    def around(*given, **named):
-        if inside:
-            return call(*given, **named)
-        inside.append(name)
-        began = time.process_time()
-        try:
-            return call(*given, **named)
-        finally:
-            inside.clear()
-            spent[name] = spent.get(name, 0) + time.process_time() - began
-    return around
-def wrap(owner, before=""):
-    for name, value in list(vars(owner).items()):
-        if isinstance(value, types.FunctionType) and value.__module__ != stage.__name__:
-            if value.__module__.startswith("pipeline."):
-                setattr(owner, name, timed(before + name, value))
-        elif isinstance(value, types.ModuleType) and not before:
-            if value.__name__.startswith("pipeline."):
-                wrap(value, name + ".")
-wrap(stage)
-began = time.process_time()
-getattr(stage, sys.argv[1])()
-spent["all"] = time.process_time() - began
-print(json.dumps(spent))
-"""
-LISTED = 3  # functions of a stage
 
 # A command on a terminal
 
@@ -235,15 +201,7 @@ class Loop(Repository):
     def profile(self) -> list[tuple[str, float, str]]:
         """After ten more pictures: each stage's processor seconds, and where most of them went."""
         self.draw(10)
-        rows = []
-        for stage in STAGES:
-            done = self.run(sys.executable, "-c", PROFILE, stage)
-            spent = json.loads(re.findall(r"^{.*}$", done.gave, re.M)[-1])
-            every = spent.pop("all")
-            most = sorted(spent, key=spent.__getitem__, reverse=True)[:LISTED]
-            parts = (f"`{name}` {spent[name]:.2f}" for name in most if spent[name] >= every / 20)
-            rows.append((stage, every, ", ".join(parts)))
-        return rows
+        return [(stage, *self.profile_of(stage)) for stage in STAGES]
 
     def head(self) -> Cost:
         """A parameter of the head changed, to a value that it never had."""
