@@ -249,7 +249,8 @@ After a thousand vectors were added, `extract` computed {new}. With the source, 
 outputs, but without DVC's cache, the projects take {on_disk}. `dvc repro` takes {idle} when nothing
 has changed (the least of {ROUNDS}).
 
-After this, `{QUADRATIC}` ran once more, in no group:
+After this, `{QUADRATIC}` ran once more, in no group. It looks for label issues in another
+thread, and this time counts with `near_duplicates`:
 
 {table("examples | CPU seconds {:,.1f} | of these", profiles[::-1])}
 

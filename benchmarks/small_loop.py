@@ -436,7 +436,8 @@ the rest: DVC's start, what it hashes and what it writes, and the import of stag
 ## Where the processor seconds go
 
 Ten pictures were added, without views. Each stage ran once more in a process that had imported its
-code; the functions are those of other modules that it calls itself.
+code; the functions are those of other modules that it calls itself. `checks` looks for label issues
+in another thread, and this time counts with `near_duplicates`.
 
 {table("stage | CPU-s {:.2f} | of these", profiled)}
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 HEAD = """# Commands
 
-`headstart COMMAND --help` prints what this page says about a command. With `--debug`, every command
-shows the traceback of an error. [environment.md](environment.md#exit-codes) lists the exit codes.
+`headstart COMMAND --help` prints the part of this page about one command. With `--debug`, every
+command shows the traceback of an error. [environment.md](environment.md#exit-codes) lists the exit
+codes.
 `make docs` writes this page from the code."""
 
 

@@ -12,13 +12,13 @@ from pipeline.core.params import Params
 
 HEAD = """# Parameters
 
-All parameters are in `params.yaml`. If the file has a mistake, a command ends with an error message
-before it does any work. A parameter that is not in the file has its default value. Defaults never
-change, so older projects keep their results. "New picture projects" is the value in a clone and in
-a new project of pictures, if that value differs from the default.
+All parameters are in `params.yaml`. If this file has a mistake, a command ends with an error
+message before it does any work. A parameter that is not in the file has its default value. Defaults
+never change, so older projects keep their results. Some values in clones and in new projects of
+pictures differ from the defaults. The tables give these values after "New picture projects".
 
-`params.yaml` must have the parameters that `dvc.yaml` names. If one is missing, `headstart repro`
-prints the line to add. `make docs` writes this page from the code."""
+`params.yaml` must contain the parameters that `dvc.yaml` names. If a parameter is missing,
+`headstart repro` prints the line to add. `make docs` writes this page from the code."""
 SHIPPED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8"))
 
 

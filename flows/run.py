@@ -34,24 +34,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_override,
         dest="overrides",
         metavar="KEY=VALUE",
-        help="run with this value instead of the one in params.yaml, as a DVC experiment",
+        help="run a DVC experiment with this value instead of the value in params.yaml",
     )
-    parser.add_argument("--name", help="name of the experiment")
-    parser.add_argument("--update", action="store_true", help="run dvc update on imports first")
-    parser.add_argument("--pull", action="store_true", help="pull from the DVC remote first")
-    parser.add_argument("--push", action="store_true", help="push to the DVC remote afterwards")
-    parser.add_argument("--remote", metavar="NAME", help="the DVC remote, if not the default one")
+    parser.add_argument("--name", help="name of the DVC experiment")
+    parser.add_argument(
+        "--update", action="store_true", help="run dvc update on imports before the stages"
+    )
+    parser.add_argument(
+        "--pull", action="store_true", help="pull from the DVC remote before the stages"
+    )
+    parser.add_argument(
+        "--push", action="store_true", help="push to the DVC remote after the stages"
+    )
+    parser.add_argument(
+        "--remote",
+        metavar="NAME",
+        help="name of the DVC remote (default: the default remote of DVC)",
+    )
     parser.add_argument(
         "--gate",
         type=_gate_parameters,
         metavar="JSON",
-        help='when to keep the old result, as JSON such as {"when_worse": "keep"}',
+        help='parameters of the gate, as JSON such as {"when_worse": "keep"}',
     )
     parser.add_argument(
         "--when-busy",
         choices=["wait", "refuse"],
         default="wait",
-        help="if another run uses this working copy: wait for it (default), or refuse",
+        help="what to do if another run uses this working copy: wait (default) or refuse to run",
     )
 
 

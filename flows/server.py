@@ -314,7 +314,9 @@ def where_to_look(report: Path | None, page: str | None) -> list[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the commands that start a server."""
     parser.add_argument(
-        "--host", default=HOST, help=f"address to listen on (default: {HOST}, this machine only)"
+        "--host",
+        default=HOST,
+        help=f"address to listen on (default: {HOST}, only for this machine)",
     )
     parser.add_argument(
         "--port", type=int, default=PORT, help=f"port to listen on (default: {PORT})"
@@ -324,5 +326,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="another name or address of the server; repeat the option for each",
+        help="further name or address of the server. You can repeat this option",
     )

@@ -68,15 +68,15 @@ def main() -> None:
 
 # Subcommands that are modules with `add_arguments` and `run`.
 HELP = {
-    "init": "Make a project for your examples, without a copy of Headstart's code.",
-    "flow": "Run what changed as a Prefect flow.",
-    "schedule": "Run the deployments of prefect.yaml on schedule, and when the data changes.",
-    "dashboard": "Open Prefect's dashboard; start a server if none is running.",
-    "next": "Propose which unlabelled examples to label next.",
-    "label": "Label the most informative examples on a page, with one key per label.",
-    "map": "Compute a neighbour layout for the report's map, and write it to a file to commit.",
-    "review": "Serve the report on this machine, and write the corrections that you make in it.",
-    "upgrade": "Upgrade the project to the installed version, and show what will run again.",
+    "init": "Make a project for your examples.",
+    "flow": "Run the changed stages as a Prefect flow.",
+    "schedule": "Run the deployments of prefect.yaml at their times, and when the data changes.",
+    "dashboard": "Open Prefect's dashboard. If no server is running, start one.",
+    "next": "Propose unlabelled examples to label next.",
+    "label": "Open a page to label the most informative examples, with one key per label.",
+    "map": "Arrange the report's map by t-SNE, and write the result to a file to commit.",
+    "review": "Open the report on this machine, and save the corrections that you make in it.",
+    "upgrade": "Upgrade the project to the installed version, and list the stages to run again.",
     "predict": "Predict the classes, labels or targets of examples with a trained bundle.",
 }
 
@@ -109,13 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     running = subcommands.add_parser(
         "run",
-        help="Run one stage, as dvc.yaml does.",
+        help="Run one stage, like the commands in dvc.yaml.",
         parents=either,
     )
     running.add_argument("stage", choices=stage.names(), metavar="STAGE", help="Name of the stage.")
     subcommands.add_parser(
         "repro",
-        help="Check params.yaml, and run the stages that changed. Takes the options of dvc repro.",
+        help="Check params.yaml, and run the changed stages. You can use the options of dvc repro.",
         parents=either,
     )
     for name, words in HELP.items():
@@ -132,14 +132,14 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("bundle", type=Path, help="Folder that the bundle stage wrote.")
     serving.add_argument(
         "--host",
-        help="Address to listen on (default: 127.0.0.1, this machine only). Others need a token and"
-        " --name.",
+        help="Address to listen on (default: 127.0.0.1, only for this machine). Another address"
+        " needs --name and a token.",
     )
     serving.add_argument("--port", type=int, help="Port to listen on (default: 8000).")
     serving.add_argument(
         "--megabytes",
         type=float,
-        help="Maximum size of a request's body in megabytes (default: 20).",
+        help="Maximum size of a request in megabytes (default: 20).",
     )
     serving.add_argument(
         "--waiting",
@@ -149,24 +149,24 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument(
         "--seconds",
         type=float,
-        help="Maximum seconds from a request's arrival to its answer (default: 30).",
+        help="Maximum seconds to answer a request (default: 30).",
     )
     serving.add_argument(
         "--name",
         dest="names",
         action="append",
         metavar="HOST",
-        help="Another name of the server or of a proxy in front of it; repeat the option for each.",
+        help="Name of the server, or of a proxy in front of it. You can repeat this option.",
     )
     serving.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="File with the token that requests must send (default: the variable"
-        " HEADSTART_SERVE_TOKEN).",
+        help="File with the token that requests must send (default: the token in the environment"
+        " variable HEADSTART_SERVE_TOKEN).",
     )
     asking = subcommands.add_parser(
-        "why", help="Show what headstart repro would run, and why.", parents=either
+        "why", help="Show which stages headstart repro would run, and why.", parents=either
     )
     asking.add_argument(
         "--json",
@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     chooser = subcommands.add_parser(
         "choose",
-        help="Compare backbones and combinations of them, and write the best into params.yaml.",
+        help="Compare backbones and joined backbones, and write the best into params.yaml.",
         parents=either,
     )
     chooser.add_argument(
@@ -189,11 +189,10 @@ def _parser() -> argparse.ArgumentParser:
         "--budget",
         type=float,
         metavar="MS",
-        help="Maximum milliseconds per prediction; slower backbones are not chosen (default: no"
-        " limit).",
+        help="Maximum milliseconds per prediction of the chosen backbone (default: no limit).",
     )
     chooser.add_argument(
-        "--yes", action="store_true", help="Install missing weights without asking."
+        "--yes", action="store_true", help="Do not ask before missing weights are installed."
     )
     installer = subcommands.add_parser(
         "install", help="Install the missing packages of a set.", parents=either
@@ -205,25 +204,31 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"One of {', '.join((*packages.SETS, *packages.TOGETHER))}.",
     )
-    installer.add_argument("--yes", action="store_true", help="Install without asking.")
+    installer.add_argument("--yes", action="store_true", help="Do not ask before the installation.")
     lister = subcommands.add_parser(
-        "list", help="List a bucket's objects, for ingest.source s3.", parents=either
+        "list", help="List the objects of a bucket for ingest.source s3.", parents=either
     )
     lister.add_argument(
         "address",
         nargs="?",
         metavar="s3://BUCKET/PREFIX",
-        help="Address to list (default: the one that was listed last).",
+        help="Address to list (default: the last listed address).",
     )
     _add_federated(subcommands, either)
-    subcommands.add_parser("check", help="Check params.yaml before a run.", parents=either)
     subcommands.add_parser(
-        "doctor", help="Show what is installed, what is missing and how to get it.", parents=either
+        "check", help="Check params.yaml and ingest.path, and run nothing.", parents=either
+    )
+    subcommands.add_parser(
+        "doctor",
+        help="Show installed packages, and how to install missing packages.",
+        parents=either,
     )
     completing = subcommands.add_parser(
-        "completion", help="Print a script that completes this command in a shell.", parents=either
+        "completion",
+        help="Print a script for a shell, which then completes headstart commands.",
+        parents=either,
     )
-    completing.add_argument("shell", choices=SHELLS, help="Shell that the script is for.")
+    completing.add_argument("shell", choices=SHELLS, help="Name of the shell.")
     return parser
 
 
@@ -231,7 +236,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
     """Add `site`, `federate`, `measure`; the functions have the defaults of their options."""
     siting = subcommands.add_parser(
         "site",
-        help="Write the sums of this project's features, for a server that must not see examples.",
+        help="Write the sums of this project's features, for a server that must not get examples.",
         argument_default=argparse.SUPPRESS,
         parents=either,
     )
@@ -240,13 +245,15 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         "--least", type=int, help="Minimum number of examples per class (default: 5)."
     )
     siting.add_argument(
-        "--epsilon", type=float, help="Privacy budget ε of noise in the sums (default: no noise)."
+        "--epsilon",
+        type=float,
+        help="Privacy budget ε of the noise in the sums (default: no noise).",
     )
     siting.add_argument("--delta", type=float, help="δ of differential privacy (default: 0.00001).")
     siting.add_argument(
         "--clip",
         type=float,
-        help="With --epsilon: longer feature vectors are scaled down to this length.",
+        help="Scale longer feature vectors down to this length. The option needs --epsilon.",
     )
     joining = subcommands.add_parser(
         "federate",
@@ -259,7 +266,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         nargs="+",
         type=Path,
         metavar="FOLDER",
-        help="Folders that `headstart site` wrote, one of each site.",
+        help="Folders that `headstart site` wrote, one folder per site.",
     )
     joining.add_argument("--into", type=Path, help="Folder to write (default: joined).")
     joining.add_argument(
@@ -272,15 +279,17 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         nargs="+",
         type=float,
         metavar="L2",
-        help="L2 penalties of a ridge head; the best is chosen (default: train.weight_decay).",
+        help="L2 penalties of a ridge head to choose from (default: train.weight_decay).",
     )
 
     comparing = subcommands.add_parser(
         "measure",
-        help="Measure a joined head, and this project's own, on this project's test examples.",
+        help="Measure a joined head and this project's own head on this project's test examples.",
         parents=either,
     )
-    comparing.add_argument("bundle", type=Path, metavar="FOLDER", help="Bundle of a joined head.")
+    comparing.add_argument(
+        "bundle", type=Path, metavar="FOLDER", help="Folder with the bundle of the joined head."
+    )
 
 
 def serve(**asked: Any) -> None:

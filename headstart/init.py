@@ -118,19 +118,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run` to a parser."""
     parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="Folder to make.")
     parser.add_argument(
-        "--kind", choices=KINDS, default="image", help="What an example is (default: image)."
+        "--kind", choices=KINDS, default="image", help="Kind of the examples (default: image)."
     )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="PATH",
-        help="Your examples, a folder or a table; copied to data/raw and tracked by DVC.",
+        help="Folder or table of your examples. It is copied to data/raw and tracked by DVC.",
     )
     parser.add_argument(
         "--here", action="store_true", help="Add the project to a folder that already has files."
     )
     parser.add_argument(
-        "--yes", action="store_true", help="Install what the kind needs, without asking."
+        "--yes", action="store_true", help="Do not ask before missing packages are installed."
     )
 
 

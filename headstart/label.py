@@ -57,16 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         choices=SHOWABLE,
-        help="Kind of the examples (default: that of the project; without a project, text for a"
-        " table and image for a folder).",
+        help="Kind of the examples (default: the kind of the project). Without a project, the"
+        " default is text for a table and image for a folder.",
     )
     parser.add_argument(
         "--from-label-studio",
         type=Path,
         metavar="EXPORT",
-        help="Read the labels from this Label Studio export (JSON) instead of serving a page.",
+        help="Read the labels from this JSON export of Label Studio, and open no page.",
     )
-    parser.add_argument("--port", type=int, default=PORT, help=f"Port (default: {PORT}).")
+    parser.add_argument(
+        "--port", type=int, default=PORT, help=f"Port of the page (default: {PORT})."
+    )
 
 
 def run(

@@ -81,6 +81,7 @@ class Tables:
         self._columns = {self.labels: [self.column, "label", "split", WHY]}
         self._columns[self.none] = [self.column]
         self._before: list[tuple[Path, int, int]] = []  # table, its size before and after a row
+        self._there: set[Path] = set()  # tables that were read or written
 
     def read(self) -> list[Labelled]:
         """Return the rows of both tables.
@@ -102,6 +103,7 @@ class Tables:
         if not file.exists():
             return []
         table = rows.read(file, self.column != "path")
+        self._there.add(file)
         wanted = self._columns[file][: 3 if file == self.labels else 1]
         if lacks := [name for name in wanted if name not in table.columns]:
             has = ", ".join(table.columns)[:80] or "none"
@@ -120,14 +122,24 @@ class Tables:
         return found
 
     def add(self, path: Path, label: str, split: str, why: str) -> None:
-        """Append the row of an example; without a label, to the table of no class."""
+        """Append the row of an example; without a label, to the table of no class.
+
+        Raises:
+            DataError: the table was deleted since it was read or written.
+        """
         file = self.labels if label else self.none
         cell = path.relative_to(self.folder).as_posix()
         if self.column != "path":
             cell = load(path, MOST_BYTES).decode("utf-8", "surrogatepass")
         row = {self.column: cell, "label": label, "split": split, WHY: why}
         if not file.exists():
+            if file in self._there:
+                raise DataError(
+                    f"{file} was deleted, with the rows that it had: restore it and answer again,"
+                    " or end this session and start another"
+                )
             _append(file, self._columns[file])
+        self._there.add(file)
         start, end = _append(file, [row.get(name, "") for name in self._columns[file]])
         self._before.append((file, start, end))
 
@@ -138,7 +150,7 @@ class Tables:
             DataError: another program has changed the table since.
         """
         file, start, end = self._before[-1]
-        if file.stat().st_size != end:
+        if not file.exists() or file.stat().st_size != end:
             raise DataError(f"{file} has changed since: remove the row yourself")
         os.truncate(file, start)
         self._before.pop()

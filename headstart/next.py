@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run` to a parser."""
     parser.add_argument("pool", type=Path, metavar="POOL", help="Folder or table of examples.")
     parser.add_argument(
-        "--n", type=int, default=BATCH, help=f"Number to propose (default: {BATCH})."
+        "--n", type=int, default=BATCH, help=f"Number of proposed examples (default: {BATCH})."
     )
     parser.add_argument(
         "--into", type=Path, default=None, help="Table to write (default: next.csv)."
@@ -45,13 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-studio",
         type=Path,
         metavar="FOLDER",
-        help="Write tasks and a configuration for Label Studio to this folder instead.",
+        help="Folder for tasks and a configuration for Label Studio, instead of the table.",
     )
     parser.add_argument(
         "--classes",
         default="",
         metavar="NAMES",
-        help="More classes for Label Studio, separated by commas.",
+        help="Additional classes for Label Studio, separated by commas.",
     )
 
 

@@ -31,9 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run` to a parser."""
     parser.add_argument(
         "--name",
-        help="Name of your file in corrections/, without .csv (default: git's user.name).",
+        help="Name of your file in corrections/, without .csv (default: user.name of git).",
     )
-    parser.add_argument("--port", type=int, default=PORT, help=f"Port (default: {PORT}).")
+    parser.add_argument(
+        "--port", type=int, default=PORT, help=f"Port of the page (default: {PORT})."
+    )
 
 
 def run(name: str | None = None, port: int = PORT) -> None:

@@ -414,11 +414,11 @@ def test_the_figures_of_the_readme_are_those_of_the_tables() -> None:
         for row in (ours, three, more)
     }
     for words in (
-        f"a project of {count}, the next run took {ten} seconds instead of {first} (",
-        f"It computed {computed} views and reused {reused}.",
+        f"The first run on {count} pictures took {first} seconds on [two CPU ",
+        f"After ten pictures were added, the next run took {ten} seconds. It computed features for"
+        f" {computed} pictures and reused {reused}.",
         f"first run takes {default} seconds on two ",
-        f"| ten pictures added to {count} | **{computed} views computed, {ten} s** |",
-        f"The {ten} seconds are from",
+        f"| ten pictures added to {count} | **features of {computed} pictures computed, [{ten} s](",
         f"| **{pictures:+.3f}** | {scikit} on all layers: {theirs:+.3f} |",
         f"| **{texts:.3f}** | scikit-learn's SVM on MiniLM's last layer: {svm:.3f} |",
         "| **{:.3f} in {} s, with checks and report** |".format(*of[ours]),

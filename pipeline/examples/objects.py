@@ -50,7 +50,10 @@ class Objects:
             address = metadata.get(ROOT, b"").decode()
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise DataError(f"{file} cannot be read as Parquet: {reason}") from None
+            raise DataError(
+                f"{file} cannot be read as Parquet: {reason}; run `headstart list` to write it"
+                " again"
+            ) from None
         if ROOT not in metadata or columns != list(COLUMNS):
             raise DataError(
                 f"{file} is not a listing of a bucket; run `headstart list` to write it again"

@@ -115,6 +115,15 @@ def test_undo_skip_none_and_a_new_class(shapes):
     with pytest.raises(DataError, match="has changed since"):
         say("undo")
     assert rows_in(shapes / "labels.csv")[-1]["path"] == "by hand"
+    whole, left = (shapes / "labels.csv").read_bytes(), desk.answer(None)["left"]
+    (shapes / "labels.csv").unlink()
+    with pytest.raises(DataError, match=r"labels\.csv was deleted"):
+        say("label", "disc")
+    assert not (shapes / "labels.csv").exists()
+    assert desk.answer(None)["left"] == left
+    (shapes / "labels.csv").write_bytes(whole)
+    say("label", "disc")
+    assert len(rows_in(shapes / "labels.csv")) == 3
 
 
 def test_a_table_of_texts_is_labelled_in_a_project(texts):

@@ -48,20 +48,21 @@ def _checked_size(text: str) -> str:
 
 
 class StoreParams(Section):
-    """Place and size of the feature store. No result depends on them."""
+    """Place and size of the feature store. They change no result."""
 
     folder: Annotated[str, AfterValidator(place)] | None = setting(
         None,
-        "absolute path, or `s3://BUCKET/PREFIX` (docs/store.md). `null`: `headstart/features` in"
-        " the user's cache folder",
+        "absolute path, or `s3://BUCKET/PREFIX` (docs/store.md). `null` means `headstart/features`"
+        " in your cache folder",
     )
     limit: Annotated[str, AfterValidator(_checked_size)] = setting(
-        "20GB", "maximum size; the least recently used entries go first. `none`: no limit"
+        "20GB",
+        "maximum size, or `none`. The store deletes the least recently used entries first",
     )
 
 
 class ClusterParams(Section):
-    """Where `extract` computes. No result depends on it."""
+    """The machines on which `extract` computes. They change no result."""
 
     runner: Literal["local", "ray"] = setting(
         "local", "`local` (threads on this machine) or `ray` (a Ray cluster, docs/cluster.md)"

@@ -140,23 +140,23 @@ class IngestParams(Section):
     )
     path: Annotated[str, Field(min_length=1)] = setting(
         "data/raw/surfaces.csv",
-        "folder or table to read. For `s3`: folder with the listing of `headstart list`. For"
-        " `torchvision:NAME`: `data/raw/torchvision`",
+        "folder or table to read. With source `s3`, it is the folder that `headstart list` wrote."
+        " With `torchvision:NAME`, it is `data/raw/torchvision`",
     )
     task: TaskName = setting(
         "classification",
-        "`classification` (one label per example), `multilabel` (several, joined by a vertical bar)"
-        " or `regression` (docs/tasks.md)",
+        "`classification` (one label per example), `multilabel` (several labels, with vertical bars"
+        " between them) or `regression` (docs/tasks.md)",
     )
     targets: Targets | None = setting(
         None,
-        "columns of the table to predict. `multilabel`: one column per label, with 1, 0, or empty"
-        " for unknown. `regression`: one column per target. `null`: the column that `ingest.label`"
-        " names",
+        "columns of the table to predict. `multilabel` needs one column per label, with 1, 0, or"
+        " empty for unknown. `regression` needs one column per target. With `null`, the column of"
+        " `ingest.label` is predicted",
     )
-    label: TargetName = setting("label", "column of the table that has the labels")
+    label: TargetName = setting("label", "column of the table with the labels")
     encoding: Encoding = setting(
-        "utf-8", "encoding of a CSV table, by its name in Python, such as `latin-1` or `utf-16`"
+        "utf-8", "Python's name of the encoding of a CSV table, such as `latin-1` or `utf-16`"
     )
     separator: Literal[",", ";", "\t", "|"] = setting(
         ",", 'separator of a CSV table: `","`, `";"`, `"\\t"` (tab) or a vertical bar'
@@ -167,15 +167,15 @@ class IngestParams(Section):
     seed: Seed = setting(0, "random seed of the split")
     val_of_each_class: bool = setting(
         False,
-        "classification: move a training example to validation if its class has none there"
-        " (docs/pictures.md#labels-splits-groups)",
+        "move a training example to validation for each class without validation examples; only"
+        " for classification (docs/pictures.md#labels-splits-groups)",
     )
     max_refused: Share = setting(0.1, "stop if more than this fraction of the files is refused")
     classes_without_training: Literal["refuse", "leave_out"] = setting(
         "refuse",
-        "what happens if a class has no training example: `refuse` ends the run; `leave_out`"
-        " continues without the class. The same holds for a label that all or none of the training"
-        " examples have",
+        "what to do with a class without training examples. `refuse` ends the run. `leave_out`"
+        " continues without the class. The parameter also applies to a label that all or no"
+        " training examples have",
     )
 
     @model_validator(mode="before")
@@ -216,7 +216,7 @@ class Augmentation(Section):
     ingest: ClassVar[type[IngestParams]] = IngestParams  # a kind may add parameters to it
 
     views: Annotated[int, Field(ge=0, le=1000)] = setting(
-        4, "number of augmented views of each training example; 0: none"
+        4, "number of augmented views of each training example"
     )
     seed: Seed = setting(0, "random seed of the views")
 
@@ -226,7 +226,7 @@ class ExtractParams(Section):
 
     backbone: BackboneName = setting(
         "efficientnet_lite0",
-        NAMES,
+        f"name of the network, or several names with + between them (docs/backbones.md): {NAMES}",
     )
     weights: Weights = setting(
         "pretrained", f"`pretrained`, `random` or `{OWN}FILE` (`.safetensors`, `.pt` or `.pth`)"
@@ -238,7 +238,7 @@ class ExtractParams(Section):
     )
     blocks: Literal["last", "all"] = setting(
         "last",
-        "`last`: features of the last layer. `all`: also the means of inner blocks"
+        "`last` computes features of the last layer. `all` also computes the means of inner blocks"
         " (docs/backbones.md#inner-blocks)",
     )
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = setting(
@@ -251,8 +251,8 @@ class ExtractParams(Section):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = setting(32, "views per batch")
     features: Literal["vectors", "keys"] = setting(
         "vectors",
-        "content of `data/features`. `vectors`: the vectors. `keys`: only keys and checksums of"
-        " vectors in the feature store (docs/store.md)",
+        "content of `data/features`. `vectors` writes the vectors. `keys` writes only the keys and"
+        " checksums of vectors in the feature store (docs/store.md)",
     )
 
     @model_validator(mode="after")
@@ -330,11 +330,11 @@ class TrainParams(Section):
         BeforeValidator(_penalties),
     ] = setting(
         0.003,
-        "strength of the L2 penalty; `lda` and `nearest_mean` have none. `auto`: cross-validation"
-        " chooses the strength, only for `lbfgs` and `ridge` (docs/learning.md)",
+        "strength of the L2 penalty. `lda` and `nearest_mean` have no penalty. With `auto`,"
+        " cross-validation chooses the strength for `lbfgs` or `ridge` (docs/learning.md)",
     )
     width: Width | Annotated[list[Width], Field(min_length=1)] = setting(
-        0, "units of the hidden ReLU layer; 0: a linear head"
+        0, "units of the hidden ReLU layer; 0 means a linear head"
     )
     dropout: Dropout | Annotated[list[Dropout], Field(min_length=1)] = setting(
         0.0, "dropout probability before the last layer"
@@ -346,41 +346,39 @@ class TrainParams(Section):
         0, "random seed of the initial weights, the order of the examples and dropout"
     )
     power: Annotated[float, Field(gt=0, le=1)] = setting(
-        0.5, "power that each feature is raised to, with its sign kept; 1.0: unchanged"
+        0.5, "power to which each feature is raised; its sign is kept. 1.0 changes nothing"
     )
     layers: Literal["last", "all", "auto"] = setting(
         "last",
-        "`last`: the head uses the last layer. `all`: also the inner blocks, with"
-        " `extract.blocks: all`. `auto`: cross-validation chooses the layers and the best of the"
+        "with `last`, the head uses the last layer. With `all`, it also uses the inner blocks of"
+        " `extract.blocks: all`. With `auto`, cross-validation chooses the layers and one of the"
         " listed heads (docs/learning.md)",
     )
     refit: bool = setting(
         True, "train the chosen head again on train and validation examples together"
     )
     epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
-        50, "maximum number of epochs, for heads that are trained by gradient descent"
+        50, "maximum number of epochs of gradient descent"
     )
-    batch_size: Annotated[int, Field(ge=1)] = setting(
-        256, "examples per batch, for heads that are trained by gradient descent"
-    )
+    batch_size: Annotated[int, Field(ge=1)] = setting(256, "examples per batch of gradient descent")
     patience: Annotated[int, Field(ge=0)] = setting(
         10,
-        "stop after this many epochs without a lower validation loss; 0: no early stopping",
+        "epochs without a lower validation loss before training stops; 0 means no early stopping",
     )
     class_weights: Literal["none", "balanced"] = setting(
         "none", "`none`, or `balanced` (the same total weight for each class)"
     )
     row_weights: Literal["none", "example"] = setting(
         "none",
-        "`none`: every view has the same weight. `example`: every example has the same weight,"
-        " however many views it has",
+        "with `none`, every view has the same weight. With `example`, every example has the same"
+        " weight, however many views it has",
     )
     loss: Literal["squared", "huber"] = setting(
         "squared", "loss of regression: `squared`, or `huber`, which is robust to outliers"
     )
     coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = setting(
         None,
-        "coverage of the prediction sets or intervals, such as 0.9; `null`: no sets or intervals"
+        "coverage of prediction sets or intervals, such as 0.9; `null` means no sets or intervals"
         " (docs/answers.md)",
     )
     device: Device = setting("auto", "`auto`, `cpu` or `cuda`")
@@ -450,7 +448,7 @@ class EvaluateParams(Section):
 
     top_k: Annotated[int, Field(ge=1)] = setting(
         3,
-        "k of top-k accuracy, which counts labels among the k most probable classes",
+        "k of top-k accuracy: the label is one of the k most probable classes",
     )
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = setting(
         1000, "bootstrap resamples for each interval"
@@ -468,7 +466,7 @@ class EvaluateParams(Section):
     )
     seed: Seed = setting(0, "random seed of the resampling")
     repeats: Repeats = setting(
-        0, "number of other splits on which to train and measure the chosen head again; 0: none"
+        0, "number of other splits on which to train and measure the chosen head again"
     )
 
 
@@ -476,13 +474,14 @@ class ChecksParams(Section):
     """Thresholds of the data checks: near-duplicates, label issues, small classes, drift."""
 
     duplicate_cosine: Annotated[float, Field(ge=0, le=1)] = setting(
-        0.5, "compare two examples if the cosine of their features is at least this"
+        0.5, "`checks` compares two examples if the cosine of their features is at least this value"
     )
     label_issue_margin: Annotated[float, Field(ge=0, le=1)] = setting(
-        0.5, "report a label issue if another label is more probable by at least this"
+        0.5,
+        "`checks` reports a label if another label is more probable by at least this difference",
     )
     least_examples: Annotated[int, Field(ge=0)] = setting(
-        10, "report a class with fewer training examples than this"
+        10, "`checks` reports a class with fewer training examples than this number"
     )
     drift_level: Annotated[float, Field(ge=0.001, lt=1)] = setting(  # the permutations tell no less
         0.01, "significance level of all drift tests together; at least 0.001"
@@ -498,8 +497,8 @@ class BundleParams(Section):
 
     training_examples: TrainingExamples = setting(
         "features_and_paths",
-        "what the bundle contains about training examples: `features_and_paths`, `features` (each"
-        " with labels) or `none` (docs/privacy.md)",
+        "what the bundle contains about training examples: `features_and_paths` (and labels),"
+        " `features` (and labels) or `none` (docs/privacy.md)",
     )
 
 
@@ -508,8 +507,8 @@ class ReportParams(Section):
 
     examples: Literal["shown", "hidden"] = setting(
         "shown",
-        "`shown`: the report has the examples and their paths. `hidden`: only metrics, charts and"
-        " the first digits of each example's digest (docs/privacy.md)",
+        "with `shown`, the report has the examples and their paths. With `hidden`, it has only"
+        " metrics, charts and the first digits of each example's digest (docs/privacy.md)",
     )
 
 
@@ -520,7 +519,7 @@ RUN = "`[asked]` adds the stage to the pipeline"
 
 
 class LearningCurveParams(Section):
-    """The learning curve: accuracy against examples per class."""
+    """The learning curve: accuracy for growing numbers of examples per class."""
 
     run: Run = setting([], RUN)
     draws: Annotated[int, Field(ge=1, le=1000)] = setting(
@@ -555,22 +554,22 @@ class FinetuneParams(Section):
     run: Run = setting([], RUN)
     method: Literal["blocks", "lora"] = setting(
         "blocks",
-        "what to train with the head. `blocks`: the last blocks. `lora`: adapters in all attention"
-        " layers, only for texts (docs/text.md)",
+        "what to train together with the head. `blocks` trains the last blocks. `lora` trains"
+        " adapters in all attention layers, only for texts (docs/text.md)",
     )
     blocks: Annotated[int, Field(ge=1)] = setting(
         3, "number of last blocks of the backbone to train"
     )
     lora_rank: Annotated[int, Field(ge=1, le=384)] = setting(8, "rank of the adapters of lora")
     epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
-        10, "number of epochs; each uses every training example once, with new augmentation"
+        10, "number of epochs; each epoch uses every training example once, with new augmentation"
     )
     batch_size: Annotated[int, Field(ge=1)] = setting(32, "examples per batch")
     learning_rate: Positive = setting(
         0.00003, "learning rate of the head, and of the adapters of lora"
     )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = setting(
-        0.7, "learning rate of a block, relative to that of the block above it"
+        0.7, "factor by which the learning rate falls from one block to the block below it"
     )
     weight_decay: NotNegative = setting(0.01, "weight decay of AdamW")
     batch_norm: Literal["kept", "updated"] = setting(
@@ -582,18 +581,18 @@ class FinetuneParams(Section):
 
 
 class FromScratchParams(Section):
-    """Training the network from random weights, with the epochs and batch size of `finetune`."""
+    """Training a network from random weights. The epochs and batch size are those of `finetune`."""
 
     run: Run = setting([], RUN)
     learning_rate: Positive = setting(0.003, "learning rate of the whole network")
 
 
 class AdaptParams(Section):
-    """Unsupervised domain adaptation of the head, with unlabelled examples of the new domain."""
+    """Adaptation of the head to a new domain, with unlabelled examples of this domain."""
 
     run: Run = setting([], RUN)
     method: Literal["auto", "coral"] = setting(
-        "auto", "`coral`, or `auto` (`coral` or nothing, by the rule in docs/adapt.md)"
+        "auto", "`coral`, or `auto`, which decides whether to use `coral` (docs/adapt.md)"
     )
 
     @field_validator("method", mode="before")

@@ -8,10 +8,10 @@ from ...core.params import Augmentation, Share, setting
 
 
 class Augment(Augmentation):
-    """How many views each training sound gets, and how they are shifted and changed."""
+    """Random changes of the training sounds."""
 
     shift: Annotated[float, Field(ge=0, le=10)] = setting(
-        0.2, "maximum seconds of silence before or after the sound"
+        0.2, "maximum seconds of silence that are added before or after the sound"
     )
     gain: Annotated[float, Field(ge=0, le=40)] = setting(
         6, "gain in decibels, drawn from -gain to +gain"
@@ -21,5 +21,5 @@ class Augment(Augmentation):
         20, "signal-to-noise ratio of this noise in decibels, drawn from snr to snr + 20"
     )
     speed: Annotated[float, Field(ge=0, le=0.5)] = setting(
-        0.05, "speed factor, drawn from 1 - speed to 1 + speed; it changes the pitch too"
+        0.05, "speed factor, drawn from 1 - speed to 1 + speed; the pitch changes too"
     )

@@ -20,16 +20,15 @@ class Ingest(IngestParams):
         | None
     ) = setting(
         None,
-        "values that become black and white in pictures of more than 8 bits. `file`: smallest and"
-        " largest value of each file. `type`: limits of the data type, 0 and 1 for floats. Or two"
-        " numbers. `null`: 16-bit values are divided by 256, and floats are refused"
-        " (docs/pictures.md)",
+        "values that become black and white in pictures of more than 8 bits: two numbers, `file`"
+        " (the extremes of each file) or `type` (the limits of the data type, 0 and 1 for floats)."
+        " With `null`, `ingest` divides 16-bit values by 256 and refuses floats (docs/pictures.md)",
     )
     channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = (
         setting(
             None,
-            "channels to use as red, green and blue, counted from 1; one channel: grey; `null`:"
-            " the file's own colours (docs/pictures.md)",
+            "channels to use as red, green and blue, counted from 1. One channel makes grey"
+            " pictures. `null` keeps the colours of the file (docs/pictures.md)",
         )
     )
 
@@ -43,7 +42,7 @@ class Ingest(IngestParams):
 
 
 class Augment(Augmentation):
-    """How many views each training picture gets, and how they are rotated, scaled and flipped."""
+    """Random rotation, scaling and flips of the training pictures."""
 
     ingest: ClassVar[type[IngestParams]] = Ingest
 

@@ -17,8 +17,6 @@ def _none(views: int) -> int:
 
 
 class Augment(Augmentation):
-    """Texts are not augmented, because any change to a text may change its meaning."""
+    """Texts are not augmented, because any change to a text can change its meaning."""
 
-    views: Annotated[int, Field(ge=0), AfterValidator(_none)] = setting(
-        0, "always 0: changing words may change the meaning"
-    )
+    views: Annotated[int, Field(ge=0), AfterValidator(_none)] = setting(0, "always 0")

@@ -19,4 +19,4 @@ def _none(views: int) -> int:
 class Augment(Augmentation):
     """Vectors are not augmented."""
 
-    views: Annotated[int, AfterValidator(_none)] = setting(0, "always 0: vectors are not augmented")
+    views: Annotated[int, AfterValidator(_none)] = setting(0, "always 0")
