@@ -427,19 +427,42 @@ def test_the_figures_of_the_readme_are_those_of_the_tables() -> None:
         assert words in readme, f"README.md does not have {words!r}"
 
 
-def test_what_a_terminal_shows_has_its_seconds_and_a_stage_its_own(tmp_path: Path) -> None:
+def test_what_a_terminal_shows_has_its_seconds_and_a_stage_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = """
 import subprocess, sys, time
-print("> python -m pipeline.ingest")
-time.sleep(0.5)  # on a busy machine the line may be read late
+from pathlib import Path
+def show(text):
+    print(text)
+    while f"{text}\\r\\n" not in Path(sys.argv[1]).read_bytes().decode():
+        time.sleep(0.01)
+show("> python -m pipeline.ingest")
 subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"])
 for count in range(3):
     print(f"\\r\\x1b[Kingest: {count}/3", end="")
 print("\\r\\x1b[K\\x1b[32mingest: done\\x1b[0m")
 print("> python -m pipeline.augment")
-print("augment: done")
+show("augment: done")
 """
-    cost = small_loop.on_terminal(harness.Project(tmp_path), sys.executable, "-c", script)
+    measured = tmp_path / "measured"  # what was shown before the last measurement
+    measured.write_text("")
+    read, of_stages, shown = small_loop.read_terminal, small_loop.of_stages, [""]
+
+    def keep(terminal: int) -> str:
+        shown.append(read(terminal))
+        return shown[-1]
+
+    def measure(meter: int) -> float:
+        found = of_stages(meter)
+        measured.write_bytes("".join(shown).encode())
+        return found
+
+    monkeypatch.setattr(small_loop, "read_terminal", keep)
+    monkeypatch.setattr(small_loop, "of_stages", measure)
+    cost = small_loop.on_terminal(
+        harness.Project(tmp_path), sys.executable, "-c", script, str(measured)
+    )
     texts = [line.text for line in cost.gave]
     assert [texts[0], *texts[-3:]] == [
         "> python -m pipeline.ingest", "ingest: done", "> python -m pipeline.augment",
