@@ -31,7 +31,7 @@ from pipeline.sources.surfaces import PATCH, cut
 from pipeline.store.database import features_file
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
-from pipeline.tables import confirmed
+from pipeline.tables import confirmed, large
 from pipeline.tables.manifest import write_manifest
 from pipeline.tasks.classification import issues
 from tests.conftest import ROOT, Project, enter_copy, project_in
@@ -550,9 +550,12 @@ def test_candidates_are_the_nearest_of_every_block():
     assert {(i, j) for i, j, _ in duplicates.candidates(rows, bank, 0.8)} == wanted
 
 
-@pytest.mark.parametrize("dimension", [20, 90])
-def test_held_out_predictions_are_those_of_a_ridge_of_each_fold(dimension: int) -> None:
-    """More rows than features, and fewer."""
+@pytest.mark.parametrize(("dimension", "at_once"), [(20, 2**22), (20, 60), (90, 2**22)])
+def test_held_out_predictions_are_those_of_a_ridge_of_each_fold(
+    dimension: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More rows than features, also in nine parts, and fewer."""
+    monkeypatch.setattr(large, "AT_ONCE", at_once)
     random = np.random.default_rng(0)
     features = random.standard_normal((100, dimension)).astype(np.float32) + 3
     wanted = features[:, :3] + random.standard_normal((100, 3)).astype(np.float32)

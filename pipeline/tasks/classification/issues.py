@@ -17,9 +17,8 @@ import pandas as pd
 from ...core import memory
 from ...core.params import ChecksParams
 from ...heads.head import probabilities
-from ...quality import held_out
 from ...quality.doubtful import Doubts
-from ...quality.held_out import FOLDS, Floats, Integers, Regression, folds_of, predicted
+from ...quality.held_out import FOLDS, Floats, Integers, Regressions, folds_of
 from ...tables import large
 from ...tables.large import chunks, zeros
 
@@ -108,8 +107,8 @@ class Scores:
 
     shape: tuple[int, int]
     tested: Mask
+    regressions: Regressions
     known: Floats | None
-    regressions: list[Regression]
 
     @classmethod
     def of(cls, features: Floats, labels: Integers, classes: int, fold: Integers) -> Self:
@@ -121,32 +120,26 @@ class Scores:
             fold: [n], as `held_out.folds_of` returns it.
         """
         every, shape = np.arange(len(labels)), (len(labels), classes)
-        known, regressions = None, []
+        known = None
         if 4 * shape[0] * classes <= large.LARGE:
             wanted = zeros(*shape)
             wanted[every, labels] = 1
-            known, tested = predicted(features, wanted, fold)
+            regressions = Regressions.of(features, wanted, fold)
+            known = regressions.every()
         else:
             from scipy.sparse import csr_array  # slow to import, and rarely needed
 
             ones = csr_array((np.ones(len(labels), np.float32), (every, labels)), shape)
-            regressions = list(held_out.regressions(features, ones, fold))
-            tested = np.isin(every, np.concatenate([one.rows for one in regressions]))
+            regressions = Regressions.of(features, ones, fold)
+        tested = regressions.tested
         for number in range(FOLDS):
             out = fold == number
             tested[out] &= np.isin(labels[out], labels[~out])
-        return cls(shape, tested, known, regressions)
+        return cls(shape, tested, regressions, known)
 
     def of_rows(self, rows: Integers | slice) -> Floats:
         """Return the scores [m, c] of some rows."""
-        if self.known is not None:
-            return self.known[rows]
-        rows = np.arange(self.shape[0])[rows]
-        found = np.zeros((len(rows), self.shape[1]), np.float32)
-        for one in self.regressions:
-            here = np.isin(rows, one.rows)
-            found[here] = one.predicted(rows[here])
-        return found
+        return self.regressions.predicted(rows) if self.known is None else self.known[rows]
 
 
 def _softmaxed(
