@@ -47,7 +47,7 @@ DRAW_EVERY = 1.0  # seconds, in the picture
 STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
 AGAIN = ("train", "evaluate")  # with another optimizer
 IN_THOUSAND = 1000
-QUADRATIC = "checks"  # compares pairs
+PROFILED = ("train", "checks")
 ROUNDS = 3  # of a `dvc repro` that has nothing to do
 SPECTRA = {
     "equal variances": np.ones(NUMBERS),
@@ -192,7 +192,7 @@ def measure_stages(
     again: dict[int, dict[str, Used]] = {}
     disk: dict[int, float] = {}
     unchanged: dict[int, float] = {}
-    profiles: list[tuple[str, float, str]] = []
+    profiles: list[tuple[str, int, float, str]] = []
     with group() as inside:
         for count in reversed(counts):  # what needs most disk comes first
             place = Path(folder or scratch) / str(count)
@@ -206,7 +206,7 @@ def measure_stages(
             project.set(train={"optimizer": optimizer})
             make_vectors(made, count + IN_THOUSAND, CLASSES)
             again[count] = {stage: used(project, stage, inside) for stage in STAGES}
-            profiles.append((f"{count:,}", *project.profile_of(QUADRATIC)))
+            profiles += [(one, count, *project.profile_of(one)) for one in PROFILED]
             disk[count] = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
             unchanged[count] = nothing_changed(project)
     rows = [
@@ -249,10 +249,10 @@ After a thousand vectors were added, `extract` computed {new}. With the source, 
 outputs, but without DVC's cache, the projects take {on_disk}. `dvc repro` takes {idle} when nothing
 has changed (the least of {ROUNDS}).
 
-After this, `{QUADRATIC}` ran once more, in no group. It looks for label issues in another
-thread, and this time counts with `near_duplicates`:
+After this, {" and ".join(f"`{one}`" for one in PROFILED)} ran once more, in no group. `checks`
+looks for label issues in another thread, and this time counts with `near_duplicates`:
 
-{table("examples | CPU seconds {:,.1f} | of these", profiles[::-1])}
+{table("stage | examples {:,} | CPU seconds {:,.1f} | of these", sorted(profiles))}
 
 ![Anonymous memory of each stage over time]({picture.name})
 

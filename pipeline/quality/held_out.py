@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..heads.least_squares import ridge
 from ..tables.folds import folds
-from ..tables.large import chunks, zeros
+from ..tables.large import in_parts, zeros
 from ..tables.manifest import group_keys
 
 Floats = npt.NDArray[np.float32]
@@ -19,9 +19,6 @@ Integers = npt.NDArray[np.int64]
 FOLDS = 5
 # L2 penalty over the mean square of a feature. A third or three times of it finds as many issues.
 PENALTY = 0.01
-# Rows are added up in parts of more numbers than usual, because each part adds to the sums of all
-# folds.
-PARTS = 4
 SIZES = (1e-15, 1e15)  # range of features whose squares float32 can hold
 
 
@@ -110,7 +107,7 @@ class Regressions:
     def every(self) -> Floats:
         """Return the predictions [n, c] of all rows."""
         found = zeros(len(self.fold), self.outputs)
-        for some in _parts(self.features):
+        for some in in_parts(self.features):
             found[some] = self.predicted(some)
         return found
 
@@ -129,14 +126,10 @@ def predicted(
     return regressions.every(), regressions.tested
 
 
-def _parts(features: Floats) -> Iterator[slice]:
-    return chunks(len(features), features.shape[1] // PARTS)
-
-
 def _size(features: Floats, centre: Floats, of: type[np.floating[Any]]) -> float:
     """Return the root of the mean square of the centred features."""
     square = 0.0
-    for some in _parts(features):
+    for some in in_parts(features):
         part = (features[some] - centre).astype(of, copy=False)
         square += float(np.square(part).mean()) * (len(part) / len(features))
     return float(np.sqrt(square))
@@ -165,7 +158,7 @@ def _by_sums(
     every = _Sums(dimension, outputs, wanted.dtype)
     of_folds = {number: _Sums(dimension, outputs, wanted.dtype) for number in held}
     products = {number: np.zeros((dimension, dimension), np.float32) for number in (*held, -1)}
-    for some in _parts(features):
+    for some in in_parts(features):
         part, of_part = unit.scaled(features[some]), wanted[some]
         every.add(part, of_part)
         for number in products:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..tables.large import in_parts
 from .landmarks import BROAD, GRID, Landmarks, broad_axes
 
 Floats = npt.NDArray[np.float32]
@@ -44,11 +45,17 @@ def placed(features: Floats) -> Places:
     mean = features.mean(axis=0)
     basis = np.random.default_rng(0).standard_normal((dimension, axes)).astype(np.float32)
     for _ in range(ROUNDS):
-        basis = np.linalg.qr(basis)[0]
-        along = features @ basis - mean @ basis
-        basis = features.T @ along - np.outer(mean, along.sum(axis=0))
+        basis, before = np.zeros_like(basis), np.linalg.qr(basis)[0]
+        for some in in_parts(features):
+            along = features[some] @ before - mean @ before
+            basis += features[some].T @ along - np.outer(mean, along.sum(axis=0))
     basis = np.linalg.qr(basis)[0]
-    along = (features @ basis - mean @ basis).astype(np.float64)
+    along, lengths = np.empty((rows, axes)), np.empty(rows)
+    for some in in_parts(features):
+        part = features[some]
+        along[some] = part @ basis - mean @ basis
+        lengths[some] = np.einsum("ij,ij->i", part, part, dtype=np.float64)
+        lengths[some] += float(mean @ mean) - 2 * (part @ mean)
     _, turned = np.linalg.eigh(along.T @ along)
     first = turned[:, ::-1][:, :2]
     loadings = basis @ first
@@ -58,8 +65,6 @@ def placed(features: Floats) -> Places:
     plane[:, : len(signs)] = along @ first * signs
     low, high = plane.min(axis=0), plane.max(axis=0)
     scale = max(float((high - low).max()), 1e-12)  # the same for both axes
-    lengths = np.einsum("ij,ij->i", features, features, dtype=np.float64)
-    lengths += float(mean @ mean) - 2 * (features @ mean)
     rest = np.sqrt(np.maximum(lengths - np.square(along).sum(axis=1), 0))
     middle = max(float(np.median(rest)), 1e-12)
     return Places(np.rint((plane - low) / scale * GRID).astype(np.int64), rest / middle)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 FOLDER = Path("data")  # on the disk of the project, as /tmp may be in memory
 LARGE = 2**29  # bytes
 AT_ONCE = 2**22  # numbers that are computed at a time
+PARTS = 4  # times as many, if each part also has a cost of its own
 
 Floats = npt.NDArray[np.float32]
 Chosen = npt.NDArray[np.bool_ | np.integer] | slice
@@ -56,6 +57,11 @@ def chunks(rows: int, width: int) -> Iterator[slice]:
     """Divide rows into slices of at most `AT_ONCE` numbers."""
     size = max(1, AT_ONCE // max(width, 1))
     return (slice(start, start + size) for start in range(0, rows, size))
+
+
+def in_parts(features: Floats) -> Iterator[slice]:
+    """Divide rows [n, d] into larger slices, for work that also costs something for each slice."""
+    return chunks(len(features), features.shape[1] // PARTS)
 
 
 def mapped(features: Floats, of: Callable[[Floats], Floats]) -> Floats:
