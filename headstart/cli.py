@@ -335,8 +335,8 @@ def join_submissions(**asked: Any) -> None:
 
     if left_out := join.run(**asked):
         raise errors.LeftOutError(
-            f"{left_out} of {len(asked['folders'])} submissions left out, as the warnings say;"
-            " the others are joined"
+            f"{left_out} of {len(asked['folders'])} submissions were left out, as the warnings say;"
+            " the others were joined"
         )
 
 

@@ -136,10 +136,10 @@ def difference_interval(
 
     It is Student's interval with one win and one loss added (Bonett and Price, 2012): without them
     it has no width if all predictions agree. With groups, two groups of the mean size are added:
-    one model wins half the examples of the first, and loses half of the second.
+    the first model wins half the examples of one group, and loses half of the other.
 
     Args:
-        gains: [n], 1 if only the one model is right, -1 if only the other is, else 0.
+        gains: [n], 1 if only the first model is right, -1 if only the second is, else 0.
         groups: [n], the group of each example, from 0; None if each is its own group.
     """
     groups = np.arange(len(gains)) if groups is None else groups

@@ -177,7 +177,7 @@ class Shown(NamedTuple):
 
 
 class Flaw(NamedTuple):
-    """A reason why an example may be hardly usable, such as blur: a number of each example.
+    """A problem of quality, such as blur, and how good each example is in this respect.
 
     An example has the flaw if its value is low: below `least`, and far below the training examples.
     """

@@ -162,7 +162,7 @@ def _region(place: str, row: dict[str, str], sizes: dict[str, tuple[int, int]]) 
             )
         if last - first < PATCH:
             raise DataError(
-                f"{place}: from {start} {first} to {end} {last} is less than a patch of "
+                f"{place}: the box from {start} {first} to {end} {last} is smaller than a patch of "
                 f"{PATCH} pixels; make the box larger"
             )
         positions = last - first - PATCH + 1

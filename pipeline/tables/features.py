@@ -306,8 +306,8 @@ def read_shard(
 ) -> tuple[list[str], npt.NDArray[np.int32], list[Features]]:
     """Return the digests, the view numbers and the features of a shard.
 
-    The features are a list: of the last layer, then of each of `blocks`. They are keys and
-    checksums in one part if the shard has these.
+    The list of features has those of the last layer first, then those of each block in `blocks`.
+    If the shard has keys instead of vectors, the only item has keys and checksums.
 
     Raises:
         DataError: the shard is damaged.

@@ -62,8 +62,8 @@ def task_in(path: Path) -> str:
     task = _notes(path).get(TASK, UNNAMED.encode()).decode()
     if task not in TASKS:
         raise DataError(
-            f"{path} is for the task {task!r:.40}, but this Headstart has {', '.join(TASKS)}; run"
-            " the ingest stage again"
+            f"{path} is for the task {task!r:.40}, but this version of Headstart supports only"
+            f" {', '.join(TASKS)}; run the ingest stage again"
         )
     return task
 

@@ -492,7 +492,7 @@ def test_no_honest_submission_with_noise_is_left_out(epsilon, server, sent):
     [
         (["lima", "oslo"], None, 0, ""),
         (["lima", "lima", "again"], None, 0, ""),  # a site that is joined is not lacking
-        (["lima", "oslo"], "oslo", 12, "1 of 2 submissions left out, as the warnings say"),
+        (["lima", "oslo"], "oslo", 12, "1 of 2 submissions were left out, as the warnings say"),
         (["oslo"], "oslo", 3, "none of 1 submissions can be joined"),
     ],
 )

@@ -33,8 +33,8 @@ COLOURS = np.array(
 def shown(data: bytes, side: int) -> Shown:
     """Return the spectrogram (PNG), at most `side` pixels wide and high, and the sound (WAV).
 
-    The ends of its axes are written below it, unless it is too small for them: time from left to
-    right, frequency from the bottom to the top.
+    Time runs from left to right, and frequency from bottom to top. The limits of both axes are
+    written below the spectrogram, unless it is too small.
 
     Raises:
         RefusedError: as in `decode.decode`.

@@ -102,7 +102,7 @@ def _shaded(fractions: npt.NDArray[np.float64], size: tuple[int, int]) -> Image.
 
 
 def _upright(words: str, length: int, letters: ImageFont.FreeTypeFont) -> Image.Image:
-    """Return words that are read from bottom to top."""
+    """Return a text that is rotated, to be read from bottom to top."""
     strip = Image.new("RGB", (length, 24), "white")
     ImageDraw.Draw(strip).text((length / 2, 12), words, "black", letters, "mm")
     return strip.rotate(90, expand=True)
