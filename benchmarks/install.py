@@ -1,11 +1,13 @@
 """A fresh clone to the end of `make repro`: megabytes, packages and seconds, before and now.
 
 Before is the commit of `--before`, whose one set had all packages. Each round starts with empty
-caches of pip and of uv, and nothing is in the feature store. Needs uv.
+caches of pip and of uv, and nothing is in the feature store. Then come the sizes of smaller
+installations. Needs uv.
 """
 
 import os
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,11 +45,39 @@ def fresh(folder: Path, commit: str, tool: str) -> tuple[Cost, Cost, float, int]
     by_hand = tool == "uv" and (clone / "requirements.lock").exists()
     command = ("bash", "-c", WITH_UV) if by_hand else ("make", "setup")
     setup = run(*command, folder=clone, **environment)
-    megabytes = sum(f.stat().st_size for f in (clone / ".venv").rglob("*") if f.is_file()) / 1e6
+    megabytes = megabytes_in(clone / ".venv")
     packages = len(list((clone / ".venv").rglob("*.dist-info")))
     rest = run("make", "repro", folder=clone, **environment)
     shutil.rmtree(folder)
     return setup, rest, megabytes, packages
+
+
+# What an installation is for: what uv installs.
+SMALLER = {
+    "`requirements/base.lock`, to predict": (
+        *("--no-deps", "--require-hashes", "--requirement"),
+        str(ROOT / "requirements" / "base.lock"),
+    ),
+    "NumPy, ONNX Runtime and Pillow, for `model.onnx` of a bundle": (
+        "numpy",
+        "onnxruntime",
+        "pillow",
+    ),
+}
+
+
+def smaller(folder: Path, packages: Sequence[str]) -> float:
+    """The megabytes of an environment with these packages."""
+    python = folder / "bin" / "python"
+    run("uv", "venv", "--quiet", folder)
+    run("uv", "pip", "install", "--quiet", "--python", python, *packages)
+    size = megabytes_in(folder)
+    shutil.rmtree(folder)
+    return size
+
+
+def megabytes_in(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
 def measure(scratch: Path, before: str = "3c78ef8", rounds: int = 2) -> str:
@@ -70,6 +100,7 @@ def measure(scratch: Path, before: str = "3c78ef8", rounds: int = 2) -> str:
             (when, tool, megabytes, packages, spread(installed, "{:.0f}"), sooner,
              spread(ended, "{:.0f}"))
         )  # fmt: skip
+    sizes = [(what, smaller(scratch / "smaller", asked)) for what, asked in SMALLER.items()]
     columns = (
         "commit | with | megabytes {:.0f} | packages {:d} | seconds to the install's end"
         " | times sooner than before | seconds to the end of `make repro`"
@@ -80,4 +111,8 @@ Before is {before}: one set of all packages, PyTorch with CUDA among them. Now i
 default run. Caches and store are empty each time; median of {rounds} rounds, taken in turns.
 
 {table(columns, rows)}
+
+Smaller installations, with uv and without bytecode:
+
+{table("packages | megabytes {:.0f}", sizes)}
 """

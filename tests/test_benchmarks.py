@@ -101,7 +101,10 @@ SMALLEST = {
         "--draws 1",
         f"{FEW_DIGITS}; SETS_OF_DEFAULT, SIZES_OF_DEFAULT = ['digits'], (10,)",
     ),
-    "install": ("--rounds 1", "fresh = lambda *_: (run('true'), run('true'), 1.0, 1)"),
+    "install": (
+        "--rounds 1",
+        "fresh = lambda *_: (run('true'), run('true'), 1.0, 1); smaller = lambda *_: 1.0",
+    ),
     "text lora": (
         "--part 20",
         "TITLES, FEW, MOST = 90, (20,), 60; WAYS = {k: v | {'epochs': 1} for k, v in WAYS.items()}",
