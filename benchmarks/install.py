@@ -1,8 +1,7 @@
-"""A fresh clone to the end of `make repro`: megabytes, packages and seconds, before and now.
+"""A fresh clone to the end of `make repro`, with pip and with uv: megabytes, packages and seconds.
 
-Before is the commit of `--before`, whose one set had all packages. Each round starts with empty
-caches of pip and of uv, and nothing is in the feature store. Then come the sizes of smaller
-installations. Needs uv.
+Each run starts with empty caches of pip and of uv, and nothing is in the feature store. Then come
+the sizes of smaller installations. Needs uv.
 """
 
 import os
@@ -10,26 +9,42 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.harness import ROOT, Cost, in_turns, need, ratios, run, spread, table
+from benchmarks.harness import ROOT, in_turns, need, run, spread, table
 
-# `make setup` of before knew pip alone.
-WITH_UV = """
-set -e
-python3 -m venv .venv
-uv pip install --quiet --python .venv --no-deps --require-hashes --requirement requirements.lock
-uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
-touch .venv/ready
-"""
+# What an installation is for: what uv installs.
+SMALLER = {
+    "`requirements/base.lock`, to predict": (
+        *("--no-deps", "--require-hashes", "--requirement"),
+        str(ROOT / "requirements" / "base.lock"),
+    ),
+    "NumPy, ONNX Runtime and Pillow, for a bundle's `model.onnx`": [
+        "numpy",
+        "onnxruntime",
+        "pillow",
+    ],
+}
+LARGEST = 12  # folders of packages in the table
 
 
-def fresh(folder: Path, commit: str, tool: str) -> tuple[Cost, Cost, float, int]:
-    """The costs of `make setup` and of what `make repro` adds, megabytes and packages."""
+class Fresh(NamedTuple):
+    """What `make setup` took, and `make repro` after it."""
+
+    setup: float  # seconds
+    repro: float
+    installed: float  # megabytes after `make setup`
+    used: float  # megabytes after `make repro`, which compiles what it imports
+    packages: int
+    largest: list[tuple[str, float]]  # folders of packages, and their megabytes
+
+
+def fresh(folder: Path, tool: str) -> Fresh:
+    """What a fresh clone takes with `pip` or `uv`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     clone = folder / "clone"
     run("git", "clone", "--quiet", ROOT, clone)
-    run("git", "checkout", "--quiet", commit, folder=clone)
     tools = [shutil.which(name) for name in ("python3", "git", "make", "bash")]
     path = [str(Path(str(found)).parent) for found in tools]
     if tool == "uv":
@@ -42,77 +57,61 @@ def fresh(folder: Path, commit: str, tool: str) -> tuple[Cost, Cost, float, int]
         "PIP_CACHE_DIR": str(folder / "pip"),
         "HEADSTART_STORE": str(folder / "store"),
     }
-    by_hand = tool == "uv" and (clone / "requirements.lock").exists()
-    command = ("bash", "-c", WITH_UV) if by_hand else ("make", "setup")
-    setup = run(*command, folder=clone, **environment)
-    megabytes = megabytes_in(clone / ".venv")
-    packages = len(list((clone / ".venv").rglob("*.dist-info")))
-    rest = run("make", "repro", folder=clone, **environment)
+    setup = run("make", "setup", folder=clone, **environment).wall
+    installed = megabytes(clone / ".venv")
+    (packages,) = (clone / ".venv").glob("lib/python*/site-packages")
+    count = len(list(packages.glob("*.dist-info")))
+    repro = run("make", "repro", folder=clone, **environment).wall
+    sizes = [(f"`{one.name}`", megabytes(one)) for one in packages.iterdir() if one.is_dir()]
+    largest = sorted(sizes, key=lambda size: -size[1])[:LARGEST]
+    found = Fresh(setup, repro, installed, megabytes(clone / ".venv"), count, largest)
     shutil.rmtree(folder)
-    return setup, rest, megabytes, packages
-
-
-# What an installation is for: what uv installs.
-SMALLER = {
-    "`requirements/base.lock`, to predict": (
-        *("--no-deps", "--require-hashes", "--requirement"),
-        str(ROOT / "requirements" / "base.lock"),
-    ),
-    "NumPy, ONNX Runtime and Pillow, for `model.onnx` of a bundle": (
-        "numpy",
-        "onnxruntime",
-        "pillow",
-    ),
-}
+    return found
 
 
 def smaller(folder: Path, packages: Sequence[str]) -> float:
     """The megabytes of an environment with these packages."""
-    python = folder / "bin" / "python"
     run("uv", "venv", "--quiet", folder)
-    run("uv", "pip", "install", "--quiet", "--python", python, *packages)
-    size = megabytes_in(folder)
+    run("uv", "pip", "install", "--quiet", "--python", folder / "bin" / "python", *packages)
+    size = megabytes(folder)
     shutil.rmtree(folder)
     return size
 
 
-def megabytes_in(folder: Path) -> float:
+def megabytes(folder: Path) -> float:
+    """The size of all files in a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
-def measure(scratch: Path, before: str = "3c78ef8", rounds: int = 2) -> str:
+def measure(scratch: Path, rounds: int = 2) -> str:
     need(shutil.which("uv"), "uv: pip install uv")
-    works = {
-        (when, tool): partial(fresh, scratch / "fresh", commit, tool)
-        for tool in ("pip", "uv")
-        for when, commit in (("before", before), ("now", "HEAD"))
-    }
-    costs = in_turns(rounds, works)
+    tools = ("pip", "uv")
+    costs = in_turns(rounds, {tool: partial(fresh, scratch / "fresh", tool) for tool in tools})
     rows = []
-    for (when, tool), found in costs.items():
-        gave = [cost.gave for cost in found]
-        installed = [setup.wall for setup, *_ in gave]
-        ended = [setup.wall + rest.wall for setup, rest, *_ in gave]
-        earlier = [cost.gave[0].wall for cost in costs["before", tool]]
-        *_, megabytes, packages = gave[0]
-        sooner = spread(ratios(earlier, installed)) if when == "now" else None
-        rows.append(
-            (when, tool, megabytes, packages, spread(installed, "{:.0f}"), sooner,
-             spread(ended, "{:.0f}"))
-        )  # fmt: skip
+    for tool, found in costs.items():
+        every: list[Fresh] = [cost.gave for cost in found]
+        installed, used, packages = every[0].installed, every[0].used, every[0].packages
+        setup = spread([one.setup for one in every], "{:.0f}")
+        ended = spread([one.setup + one.repro for one in every], "{:.0f}")
+        rows.append((tool, packages, installed, setup, used, ended))
     sizes = [(what, smaller(scratch / "smaller", asked)) for what, asked in SMALLER.items()]
     columns = (
-        "commit | with | megabytes {:.0f} | packages {:d} | seconds to the install's end"
-        " | times sooner than before | seconds to the end of `make repro`"
+        "with | packages {:d} | megabytes after `make setup` {:,.0f} | seconds to its end"
+        " | megabytes after `make repro` {:,.0f} | seconds to its end"
     )
-    return f"""# A fresh `make repro`, before and now
+    return f"""# A fresh `make repro`
 
-Before is {before}: one set of all packages, PyTorch with CUDA among them. Now is the set of the
-default run. Caches and store are empty each time; median of {rounds} rounds, taken in turns.
+The packages of the default run are installed into `.venv`. Caches and store are empty each time;
+medians of {rounds} rounds, taken in turns. `make setup` compiles no module to bytecode, and
+`make repro` compiles what it imports.
 
 {table(columns, rows)}
 
-Smaller installations, with uv and without bytecode:
+The largest folders of packages with uv, after `make repro`:
+
+{table("folder | megabytes {:.0f}", costs["uv"][0].gave.largest)}
+
+Smaller installations, with uv:
 
 {table("packages | megabytes {:.0f}", sizes)}
 """

@@ -270,12 +270,8 @@ def of_others() -> Iterator[Row]:
     timm, titles = "Headstart over timm", "Headstart over batches of 32"
     engines = "onnxruntime 1", "OpenVINO"
     of_ray = [
-        cell("extract.md", "5,000, idle machine", column)
-        for column in (
-            "Ray, two nodes of a CPU",
-            "of that Ray's start and stop",
-            "threads, processor seconds",
-        )
+        cell("extract.md", row, "processor seconds")
+        for row in ("Ray, two nodes", "Ray started and stopped", "threads")
     ]
     found: list[tuple[str, str, str, float, float]] = [  # goals are the least; below 0 the most
         ("time to a model, fastai's over it", "× all", "against_fastai.md", 5,
@@ -294,7 +290,7 @@ def of_others() -> Iterator[Row]:
         ("Ray over threads, without its start and stop: cost beyond 1", "", "extract.md", -0.05,
          (of_ray[0] - of_ray[1]) / of_ray[2] - 1),
         ("installed size by pip", "MB", "install.md", -1100,
-         cell("install.md", "now | pip", "megabytes")),
+         cell("install.md", "pip", "megabytes after `make repro`")),
     ]  # fmt: skip
     for what, unit, page, goal, value in found:
         wanted = f"{'≤' if goal < 0 else '≥'} {abs(goal):,g} {unit}".rstrip()
@@ -376,7 +372,7 @@ def measure_table(scratch: Path, pictures: int = 10_000, rounds: int = 3) -> str
             rounds,
             {"flow": partial(plain.ten, *FLOW), "no flow": partial(plain.nothing, *FLOW)},
         )
-    ten = of_plain["ten"]
+    ten, flows = of_plain["ten"], sorted(of_plain["flow"])
     rows = [
         timed(f"ten added to {count}, without views", ten, 8, 10,
               f"first run {first.wall:.1f} s, {first.cpu:.1f} CPU-s"),
@@ -448,6 +444,12 @@ was complete. A line that moves is kept once a second.
 
 ```
 {transcript(("dvc add data/raw/pictures", added), ("headstart repro", middle))}
+```
+
+The same change by `headstart flow`, with the server up:
+
+```
+{transcript(("headstart flow", flows[len(flows) // 2]))}
 ```
 """
 

@@ -103,7 +103,7 @@ SMALLEST = {
     ),
     "install": (
         "--rounds 1",
-        "fresh = lambda *_: (run('true'), run('true'), 1.0, 1); smaller = lambda *_: 1.0",
+        "fresh = lambda *_: Fresh(1.0, 1.0, 1.0, 1.0, 1, []); smaller = lambda *_: 1.0",
     ),
     "text lora": (
         "--part 20",
