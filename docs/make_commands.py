@@ -6,7 +6,7 @@ from pathlib import Path
 
 HEAD = """# Commands
 
-`headstart COMMAND --help` prints the part of this page about one command. With `--debug`, every
+`headstart COMMAND --help` prints the arguments of one command. With `--debug`, every
 command shows the traceback of an error. [environment.md](environment.md#exit-codes) lists the exit
 codes.
 `make docs` writes this page from the code."""

@@ -12,10 +12,10 @@ from pipeline.core.params import Params
 
 HEAD = """# Parameters
 
-All parameters are in `params.yaml`. If this file has a mistake, a command ends with an error
+All parameters are in `params.yaml`. If this file contains a mistake, a command ends with an error
 message before it does any work. A parameter that is not in the file has its default value. Defaults
-never change, so older projects keep their results. Some values in clones and in new projects of
-pictures differ from the defaults. The tables give these values after "New picture projects".
+never change, so older projects keep their results. In clones of the repository and in new picture
+projects, some values differ from the defaults. The tables show them after "New picture projects".
 
 `params.yaml` must contain the parameters that `dvc.yaml` names. If a parameter is missing,
 `headstart repro` prints the line to add. `make docs` writes this page from the code."""

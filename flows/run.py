@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="name of the DVC experiment")
     parser.add_argument(
-        "--update", action="store_true", help="run dvc update on imports before the stages"
+        "--update",
+        action="store_true",
+        help="update imported data with dvc update before the stages",
     )
     parser.add_argument(
         "--pull", action="store_true", help="pull from the DVC remote before the stages"

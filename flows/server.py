@@ -326,5 +326,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="further name or address of the server. You can repeat this option",
+        help="additional host name or address of the server. You can repeat this option",
     )

@@ -68,14 +68,14 @@ def main() -> None:
 
 # Subcommands that are modules with `add_arguments` and `run`.
 HELP = {
-    "init": "Make a project for your examples.",
+    "init": "Create a project for your examples.",
     "flow": "Run the changed stages as a Prefect flow.",
-    "schedule": "Run the deployments of prefect.yaml at their times, and when the data changes.",
+    "schedule": "Run the deployments of prefect.yaml on schedule, and when the data changes.",
     "dashboard": "Open Prefect's dashboard. If no server is running, start one.",
     "next": "Propose unlabelled examples to label next.",
-    "label": "Open a page to label the most informative examples, with one key per label.",
-    "map": "Arrange the report's map by t-SNE, and write the result to a file to commit.",
-    "review": "Open the report on this machine, and save the corrections that you make in it.",
+    "label": "Open a page to label the most informative examples.",
+    "map": "Compute a t-SNE layout for the report's map, and write it to a file to commit.",
+    "review": "Open the report in a browser, and save the corrections that you make there.",
     "upgrade": "Upgrade the project to the installed version, and list the stages to run again.",
     "predict": "Predict the classes, labels or targets of examples with a trained bundle.",
 }
@@ -109,13 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     running = subcommands.add_parser(
         "run",
-        help="Run one stage, like the commands in dvc.yaml.",
+        help="Run one stage, without DVC.",
         parents=either,
     )
     running.add_argument("stage", choices=stage.names(), metavar="STAGE", help="Name of the stage.")
     subcommands.add_parser(
         "repro",
-        help="Check params.yaml, and run the changed stages. You can use the options of dvc repro.",
+        help="Check params.yaml, and run dvc repro with the given options.",
         parents=either,
     )
     for name, words in HELP.items():
@@ -149,14 +149,14 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument(
         "--seconds",
         type=float,
-        help="Maximum seconds to answer a request (default: 30).",
+        help="Time limit for a request in seconds (default: 30).",
     )
     serving.add_argument(
         "--name",
         dest="names",
         action="append",
         metavar="HOST",
-        help="Name of the server, or of a proxy in front of it. You can repeat this option.",
+        help="Host name of the server, or of a proxy in front of it. You can repeat this option.",
     )
     serving.add_argument(
         "--token-file",
@@ -176,23 +176,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     chooser = subcommands.add_parser(
         "choose",
-        help="Compare backbones and joined backbones, and write the best into params.yaml.",
+        help="Compare backbones and combinations of them, and write the best to params.yaml.",
         parents=either,
     )
     chooser.add_argument(
         "--networks",
         nargs="+",
         metavar="NAME",
-        help="Backbones to choose from (default: extract.backbone, rank.backbones and the floor).",
+        help="Backbones to compare (default: extract.backbone, rank.backbones and the floor).",
     )
     chooser.add_argument(
         "--budget",
         type=float,
         metavar="MS",
-        help="Maximum milliseconds per prediction of the chosen backbone (default: no limit).",
+        help="Maximum time per prediction in milliseconds (default: no limit).",
     )
     chooser.add_argument(
-        "--yes", action="store_true", help="Do not ask before missing weights are installed."
+        "--yes", action="store_true", help="Install missing weights without asking."
     )
     installer = subcommands.add_parser(
         "install", help="Install the missing packages of a set.", parents=either
@@ -204,9 +204,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"One of {', '.join((*packages.SETS, *packages.TOGETHER))}.",
     )
-    installer.add_argument("--yes", action="store_true", help="Do not ask before the installation.")
+    installer.add_argument("--yes", action="store_true", help="Install without asking.")
     lister = subcommands.add_parser(
-        "list", help="List the objects of a bucket for ingest.source s3.", parents=either
+        "list", help="List the objects of a bucket, for ingest.source: s3.", parents=either
     )
     lister.add_argument(
         "address",
@@ -216,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_federated(subcommands, either)
     subcommands.add_parser(
-        "check", help="Check params.yaml and ingest.path, and run nothing.", parents=either
+        "check", help="Check params.yaml and ingest.path, and run no stage.", parents=either
     )
     subcommands.add_parser(
         "doctor",
@@ -225,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     completing = subcommands.add_parser(
         "completion",
-        help="Print a script for a shell, which then completes headstart commands.",
+        help="Print a script that adds tab completion to your shell.",
         parents=either,
     )
     completing.add_argument("shell", choices=SHELLS, help="Name of the shell.")
@@ -236,7 +236,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
     """Add `site`, `federate`, `measure`; the functions have the defaults of their options."""
     siting = subcommands.add_parser(
         "site",
-        help="Write the sums of this project's features, for a server that must not get examples.",
+        help="Write this project's feature sums, for federated learning without sharing examples.",
         argument_default=argparse.SUPPRESS,
         parents=either,
     )
@@ -253,7 +253,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
     siting.add_argument(
         "--clip",
         type=float,
-        help="Scale longer feature vectors down to this length. The option needs --epsilon.",
+        help="Scale longer feature vectors down to this length. Only with --epsilon.",
     )
     joining = subcommands.add_parser(
         "federate",
@@ -279,16 +279,16 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         nargs="+",
         type=float,
         metavar="L2",
-        help="L2 penalties of a ridge head to choose from (default: train.weight_decay).",
+        help="L2 penalties to try for a ridge head (default: train.weight_decay).",
     )
 
     comparing = subcommands.add_parser(
         "measure",
-        help="Measure a joined head and this project's own head on this project's test examples.",
+        help="Compare a federated head with this project's own head on its test examples.",
         parents=either,
     )
     comparing.add_argument(
-        "bundle", type=Path, metavar="FOLDER", help="Folder with the bundle of the joined head."
+        "bundle", type=Path, metavar="FOLDER", help="Bundle folder that headstart federate wrote."
     )
 
 

@@ -116,7 +116,7 @@ class Examples(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run` to a parser."""
-    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="Folder to make.")
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="Folder to create.")
     parser.add_argument(
         "--kind", choices=KINDS, default="image", help="Kind of the examples (default: image)."
     )
@@ -124,13 +124,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="PATH",
-        help="Folder or table of your examples. It is copied to data/raw and tracked by DVC.",
+        help="Folder or table of your examples. init copies it to data/raw and tracks it with DVC.",
     )
     parser.add_argument(
         "--here", action="store_true", help="Add the project to a folder that already has files."
     )
     parser.add_argument(
-        "--yes", action="store_true", help="Do not ask before missing packages are installed."
+        "--yes", action="store_true", help="Install missing packages without asking."
     )
 
 

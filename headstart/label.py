@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from-label-studio",
         type=Path,
         metavar="EXPORT",
-        help="Read the labels from this JSON export of Label Studio, and open no page.",
+        help="Read the labels from this JSON export of Label Studio, instead of opening a page.",
     )
     parser.add_argument(
         "--port", type=int, default=PORT, help=f"Port of the page (default: {PORT})."

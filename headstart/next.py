@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run` to a parser."""
     parser.add_argument("pool", type=Path, metavar="POOL", help="Folder or table of examples.")
     parser.add_argument(
-        "--n", type=int, default=BATCH, help=f"Number of proposed examples (default: {BATCH})."
+        "--n", type=int, default=BATCH, help=f"Number of examples to propose (default: {BATCH})."
     )
     parser.add_argument(
         "--into", type=Path, default=None, help="Table to write (default: next.csv)."
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-studio",
         type=Path,
         metavar="FOLDER",
-        help="Folder for tasks and a configuration for Label Studio, instead of the table.",
+        help="Write Label Studio tasks and a configuration to this folder, instead of the table.",
     )
     parser.add_argument(
         "--classes",

@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "asked",
         metavar="FILES",
         nargs="+",
-        help="Files, folders, or patterns such as 'a/*.jpg'. With a bundle of texts, also a text of"
-        " several words, or - for the lines of standard input.",
+        help="Files, folders, or patterns such as 'a/*.jpg'. A text bundle also accepts a text"
+        " of several words, or - to read lines from standard input.",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="Write a CSV table to this file.")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="Write JSON lines to this file.")

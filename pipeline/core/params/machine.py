@@ -48,7 +48,7 @@ def _checked_size(text: str) -> str:
 
 
 class StoreParams(Section):
-    """Place and size of the feature store. They change no result."""
+    """Location and size of the feature store. These parameters do not affect any result."""
 
     folder: Annotated[str, AfterValidator(place)] | None = setting(
         None,
@@ -62,7 +62,7 @@ class StoreParams(Section):
 
 
 class ClusterParams(Section):
-    """The machines on which `extract` computes. They change no result."""
+    """The machines that run `extract`. These parameters do not affect any result."""
 
     runner: Literal["local", "ray"] = setting(
         "local", "`local` (threads on this machine) or `ray` (a Ray cluster, docs/cluster.md)"

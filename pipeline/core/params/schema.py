@@ -162,12 +162,12 @@ class IngestParams(Section):
         ",", 'separator of a CSV table: `","`, `";"`, `"\\t"` (tab) or a vertical bar'
     )
     shares: Shares = setting(
-        Shares(), "fractions of train, val and test, if the source gives no split"
+        Shares(), "fractions of train, val and test, if the source has no split"
     )
     seed: Seed = setting(0, "random seed of the split")
     val_of_each_class: bool = setting(
         False,
-        "move a training example to validation for each class without validation examples; only"
+        "for each class without validation examples, move a training example to validation; only"
         " for classification (docs/pictures.md#labels-splits-groups)",
     )
     max_refused: Share = setting(0.1, "stop if more than this fraction of the files is refused")
@@ -355,7 +355,7 @@ class TrainParams(Section):
         " listed heads (docs/learning.md)",
     )
     refit: bool = setting(
-        True, "train the chosen head again on train and validation examples together"
+        True, "retrain the chosen head on the training and validation examples together"
     )
     epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
         50, "maximum number of epochs of gradient descent"
@@ -374,7 +374,7 @@ class TrainParams(Section):
         " weight, however many views it has",
     )
     loss: Literal["squared", "huber"] = setting(
-        "squared", "loss of regression: `squared`, or `huber`, which is robust to outliers"
+        "squared", "regression loss: `squared`, or `huber`, which is robust to outliers"
     )
     coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = setting(
         None,
@@ -462,11 +462,11 @@ class EvaluateParams(Section):
     all_probabilities: bool = setting(
         False,
         "write the probability of every class to `reports/plots/probabilities.parquet`. With"
-        " more than 100 classes, `predictions.csv` has only the `top_k` most probable",
+        " more than 100 classes, `predictions.csv` has only the `top_k` most probable classes",
     )
     seed: Seed = setting(0, "random seed of the resampling")
     repeats: Repeats = setting(
-        0, "number of other splits on which to train and measure the chosen head again"
+        0, "number of other splits on which the chosen head is trained and evaluated again"
     )
 
 
@@ -478,13 +478,13 @@ class ChecksParams(Section):
     )
     label_issue_margin: Annotated[float, Field(ge=0, le=1)] = setting(
         0.5,
-        "`checks` reports a label if another label is more probable by at least this difference",
+        "`checks` reports a label if another label is more probable by at least this margin",
     )
     least_examples: Annotated[int, Field(ge=0)] = setting(
         10, "`checks` reports a class with fewer training examples than this number"
     )
     drift_level: Annotated[float, Field(ge=0.001, lt=1)] = setting(  # the permutations tell no less
-        0.01, "significance level of all drift tests together; at least 0.001"
+        0.01, "overall significance level of the drift tests; at least 0.001"
     )
     seed: Seed = setting(0, "random seed of the folds and permutations")
 
@@ -497,7 +497,7 @@ class BundleParams(Section):
 
     training_examples: TrainingExamples = setting(
         "features_and_paths",
-        "what the bundle contains about training examples: `features_and_paths` (and labels),"
+        "what the bundle stores about the training examples: `features_and_paths` (and labels),"
         " `features` (and labels) or `none` (docs/privacy.md)",
     )
 
@@ -531,7 +531,7 @@ class LearningCurveParams(Section):
 
 
 class RankParams(Section):
-    """Comparison of backbones by a linear probe on your examples."""
+    """Comparison of backbones with a linear probe on your examples."""
 
     run: Run = setting([], RUN)
     backbones: Annotated[list[Candidate], Field(min_length=1)] = setting(
@@ -549,7 +549,7 @@ class RankParams(Section):
 
 
 class FinetuneParams(Section):
-    """Fine-tuning: training the last blocks of the backbone, or adapters in it, with the head."""
+    """Fine-tuning of the backbone's last blocks, or of adapters, together with the head."""
 
     run: Run = setting([], RUN)
     method: Literal["blocks", "lora"] = setting(
@@ -558,15 +558,15 @@ class FinetuneParams(Section):
         " adapters in all attention layers, only for texts (docs/text.md)",
     )
     blocks: Annotated[int, Field(ge=1)] = setting(
-        3, "number of last blocks of the backbone to train"
+        3, "how many of the backbone's last blocks to train"
     )
-    lora_rank: Annotated[int, Field(ge=1, le=384)] = setting(8, "rank of the adapters of lora")
+    lora_rank: Annotated[int, Field(ge=1, le=384)] = setting(8, "rank of the LoRA adapters")
     epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
         10, "number of epochs; each epoch uses every training example once, with new augmentation"
     )
     batch_size: Annotated[int, Field(ge=1)] = setting(32, "examples per batch")
     learning_rate: Positive = setting(
-        0.00003, "learning rate of the head, and of the adapters of lora"
+        0.00003, "learning rate of the head, and of the LoRA adapters"
     )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = setting(
         0.7, "factor by which the learning rate falls from one block to the block below it"
@@ -576,12 +576,12 @@ class FinetuneParams(Section):
         "kept",
         "batch normalisation statistics of the trained blocks: `kept` (as pretrained) or `updated`",
     )
-    seed: Seed = setting(0, "random seed of the order of the examples, and of the adapters of lora")
+    seed: Seed = setting(0, "random seed of the order of the examples, and of the LoRA adapters")
     device: Device = setting("auto", "`auto`, `cpu` or `cuda`")
 
 
 class FromScratchParams(Section):
-    """Training a network from random weights. The epochs and batch size are those of `finetune`."""
+    """Training of a network from random weights, with the epochs and batch size of `finetune`."""
 
     run: Run = setting([], RUN)
     learning_rate: Positive = setting(0.003, "learning rate of the whole network")

@@ -8,10 +8,10 @@ from ...core.params import Augmentation, Share, setting
 
 
 class Augment(Augmentation):
-    """Random changes of the training sounds."""
+    """Random changes to the training sounds."""
 
     shift: Annotated[float, Field(ge=0, le=10)] = setting(
-        0.2, "maximum seconds of silence that are added before or after the sound"
+        0.2, "maximum length of the added silence before or after the sound, in seconds"
     )
     gain: Annotated[float, Field(ge=0, le=40)] = setting(
         6, "gain in decibels, drawn from -gain to +gain"

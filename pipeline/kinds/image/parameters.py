@@ -20,15 +20,15 @@ class Ingest(IngestParams):
         | None
     ) = setting(
         None,
-        "values that become black and white in pictures of more than 8 bits: two numbers, `file`"
+        "values to show as black and white in pictures of more than 8 bits: two numbers, `file`"
         " (the extremes of each file) or `type` (the limits of the data type, 0 and 1 for floats)."
         " With `null`, `ingest` divides 16-bit values by 256 and refuses floats (docs/pictures.md)",
     )
     channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = (
         setting(
             None,
-            "channels to use as red, green and blue, counted from 1. One channel makes grey"
-            " pictures. `null` keeps the colours of the file (docs/pictures.md)",
+            "channels to use as red, green and blue, counted from 1. With one channel, pictures"
+            " are grey. `null` keeps the colours of the file (docs/pictures.md)",
         )
     )
 
