@@ -7,7 +7,7 @@ nor Prefect nor PyTorch. A stage (`run`) imports nothing that it does not use it
 import argparse
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -100,34 +100,36 @@ def _run_module(subcommand: str, **asked: Any) -> None:
     _module(subcommand).run(**asked)
 
 
+def _added(subcommands: Any, name: str, words: str, **options: Any) -> argparse.ArgumentParser:
+    """Add a subcommand, which the list of all and its own help describe with the same words."""
+    parents = [command.debug_option()]  # before or after the subcommand
+    added: argparse.ArgumentParser = subcommands.add_parser(
+        name, help=words, description=words, parents=parents, **options
+    )
+    return added
+
+
 def _parser() -> argparse.ArgumentParser:
-    either = [command.debug_option()]  # before or after the subcommand
     parser = argparse.ArgumentParser(
-        prog="headstart", description="Train a classifier from few examples.", parents=either
+        prog="headstart",
+        description="Train a classifier from few examples.",
+        parents=[command.debug_option()],
     )
     parser.add_argument("--version", action="version", version=f"headstart {__version__}")
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
-    running = subcommands.add_parser(
-        "run",
-        help="Run one stage, without DVC.",
-        parents=either,
-    )
+    running = _added(subcommands, "run", "Run one stage, without DVC.")
     running.add_argument("stage", choices=stage.names(), metavar="STAGE", help="Name of the stage.")
-    subcommands.add_parser(
-        "repro",
-        help="Check params.yaml, and run dvc repro with the given options.",
-        parents=either,
-    )
+    _added(subcommands, "repro", "Check params.yaml, and run dvc repro with the given options.")
     for name, words in HELP.items():
-        adding = subcommands.add_parser(name, help=words, description=words, parents=either)
+        adding = _added(subcommands, name, words)
         if {name, "completion"} & set(sys.argv):  # the import is slow
             _module(name).add_arguments(adding)
     # Options that are not given have the defaults of `serve.run`.
-    serving = subcommands.add_parser(
+    serving = _added(
+        subcommands,
         "serve",
-        help="Serve predictions of a trained bundle over HTTP.",
+        "Serve predictions of a trained bundle over HTTP.",
         argument_default=argparse.SUPPRESS,
-        parents=either,
     )
     serving.add_argument("bundle", type=Path, help="Folder that the bundle stage wrote.")
     serving.add_argument(
@@ -165,19 +167,17 @@ def _parser() -> argparse.ArgumentParser:
         help="File with the token that requests must send (default: the token in the environment"
         " variable HEADSTART_SERVE_TOKEN).",
     )
-    asking = subcommands.add_parser(
-        "why", help="Show which stages headstart repro would run, and why.", parents=either
-    )
+    asking = _added(subcommands, "why", "Show which stages headstart repro would run, and why.")
     asking.add_argument(
         "--json",
         action="store_true",
         dest="as_json",
         help="Print JSON that lists every changed example and parameter.",
     )
-    chooser = subcommands.add_parser(
+    chooser = _added(
+        subcommands,
         "choose",
-        help="Compare backbones and combinations of them, and write the best to params.yaml.",
-        parents=either,
+        "Compare backbones and combinations of them, and write the best to params.yaml.",
     )
     chooser.add_argument(
         "--networks",
@@ -194,9 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     chooser.add_argument(
         "--yes", action="store_true", help="Install missing weights without asking."
     )
-    installer = subcommands.add_parser(
-        "install", help="Install the missing packages of a set.", parents=either
-    )
+    installer = _added(subcommands, "install", "Install the missing packages of a set.")
     installer.add_argument(
         "names",
         nargs="+",
@@ -205,40 +203,30 @@ def _parser() -> argparse.ArgumentParser:
         help=f"One of {', '.join((*packages.SETS, *packages.TOGETHER))}.",
     )
     installer.add_argument("--yes", action="store_true", help="Install without asking.")
-    lister = subcommands.add_parser(
-        "list", help="List the objects of a bucket, for ingest.source: s3.", parents=either
-    )
+    lister = _added(subcommands, "list", "List the objects of a bucket, for ingest.source: s3.")
     lister.add_argument(
         "address",
         nargs="?",
         metavar="s3://BUCKET/PREFIX",
         help="Address to list (default: the last listed address).",
     )
-    _add_federated(subcommands, either)
-    subcommands.add_parser(
-        "check", help="Check params.yaml and ingest.path, and run no stage.", parents=either
-    )
-    subcommands.add_parser(
-        "doctor",
-        help="Show installed packages, and how to install missing packages.",
-        parents=either,
-    )
-    completing = subcommands.add_parser(
-        "completion",
-        help="Print a script that adds tab completion to your shell.",
-        parents=either,
+    _add_federated(subcommands)
+    _added(subcommands, "check", "Check params.yaml and ingest.path, and run no stage.")
+    _added(subcommands, "doctor", "Show installed packages, and how to install missing packages.")
+    completing = _added(
+        subcommands, "completion", "Print a script that adds tab completion to your shell."
     )
     completing.add_argument("shell", choices=SHELLS, help="Name of the shell.")
     return parser
 
 
-def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) -> None:
+def _add_federated(subcommands: Any) -> None:
     """Add `site`, `federate`, `measure`; the functions have the defaults of their options."""
-    siting = subcommands.add_parser(
+    siting = _added(
+        subcommands,
         "site",
-        help="Write this project's feature sums, for federated learning without sharing examples.",
+        "Write this project's feature sums, for federated learning without sharing examples.",
         argument_default=argparse.SUPPRESS,
-        parents=either,
     )
     siting.add_argument("name", metavar="NAME", help="Name of this site, such as clinic_a.")
     siting.add_argument(
@@ -255,11 +243,11 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         type=float,
         help="Scale longer feature vectors down to this length. Only with --epsilon.",
     )
-    joining = subcommands.add_parser(
+    joining = _added(
+        subcommands,
         "federate",
-        help="Compute one head from the sums of several sites, and write its bundle.",
+        "Compute one head from the sums of several sites, and write its bundle.",
         argument_default=argparse.SUPPRESS,
-        parents=either,
     )
     joining.add_argument(
         "folders",
@@ -282,10 +270,10 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         help="L2 penalties to try for a ridge head (default: train.weight_decay).",
     )
 
-    comparing = subcommands.add_parser(
+    comparing = _added(
+        subcommands,
         "measure",
-        help="Compare a federated head with this project's own head on its test examples.",
-        parents=either,
+        "Compare a federated head with this project's own head on its test examples.",
     )
     comparing.add_argument(
         "bundle", type=Path, metavar="FOLDER", help="Bundle folder that headstart federate wrote."

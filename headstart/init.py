@@ -89,7 +89,7 @@ headstart why              # what would run, and why
 headstart review           # correct labels from the report
 headstart label POOL       # label a folder or table on a page
 headstart next POOL        # which unlabelled examples to label next
-headstart map              # a neighbour layout for the report's map
+headstart map              # a t-SNE layout for the report's map
 headstart predict bundle FILE
 headstart schedule         # run at night, and when the data changes
 headstart upgrade          # after installing a newer Headstart

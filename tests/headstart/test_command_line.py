@@ -251,3 +251,8 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(monkeypatch, capsys):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     assert ended == [signal.SIGINT]
     assert capsys.readouterr().err == "headstart: interrupted\n"
+
+
+def test_the_help_of_each_command_says_what_the_command_does() -> None:
+    (subcommands,) = (one for one in cli._parser()._actions if isinstance(one.choices, dict))
+    assert {name for name, of in subcommands.choices.items() if not of.description} == set()
