@@ -152,7 +152,7 @@ class IngestParams(Section):
         None,
         "columns of the table to predict. `multilabel` needs one column per label, with 1, 0, or"
         " an empty cell if unknown. `regression` needs one column per target. With `null`, the"
-        " column of `ingest.label` is predicted",
+        " model predicts the column of `ingest.label`",
     )
     label: TargetName = setting("label", "column of the table with the labels")
     encoding: Encoding = setting(
