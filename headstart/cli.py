@@ -211,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         help="Address to list (default: the last listed address).",
     )
     _add_federated(subcommands)
-    _added(subcommands, "check", "Check params.yaml and ingest.path, and run no stage.")
+    _added(subcommands, "check", "Check params.yaml and ingest.path, without running a stage.")
     _added(subcommands, "doctor", "Show installed packages, and how to install missing packages.")
     completing = _added(
         subcommands, "completion", "Print a script that adds tab completion to your shell."

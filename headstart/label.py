@@ -46,7 +46,10 @@ LABEL, NONE, SKIP, UNDO = "label", "none", "skip", "undo"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run` to a parser."""
     parser.add_argument(
-        "pool", type=Path, metavar="POOL", help="Folder of pictures or sounds, or table of texts."
+        "pool",
+        type=Path,
+        metavar="POOL",
+        help="Folder with pictures or sounds, or table with texts.",
     )
     parser.add_argument(
         "--classes",

@@ -145,18 +145,18 @@ class IngestParams(Section):
     )
     task: TaskName = setting(
         "classification",
-        "`classification` (one label per example), `multilabel` (several labels, with vertical bars"
-        " between them) or `regression` (docs/tasks.md)",
+        "`classification` (one label per example), `multilabel` (several labels, separated by"
+        " vertical bars) or `regression` (docs/tasks.md)",
     )
     targets: Targets | None = setting(
         None,
         "columns of the table to predict. `multilabel` needs one column per label, with 1, 0, or"
-        " empty for unknown. `regression` needs one column per target. With `null`, the column of"
-        " `ingest.label` is predicted",
+        " an empty cell if unknown. `regression` needs one column per target. With `null`, the"
+        " model predicts the column of `ingest.label`",
     )
     label: TargetName = setting("label", "column of the table with the labels")
     encoding: Encoding = setting(
-        "utf-8", "Python's name of the encoding of a CSV table, such as `latin-1` or `utf-16`"
+        "utf-8", "encoding of a CSV table, as Python names it, such as `latin-1` or `utf-16`"
     )
     separator: Literal[",", ";", "\t", "|"] = setting(
         ",", 'separator of a CSV table: `","`, `";"`, `"\\t"` (tab) or a vertical bar'
@@ -174,8 +174,8 @@ class IngestParams(Section):
     classes_without_training: Literal["refuse", "leave_out"] = setting(
         "refuse",
         "what to do with a class without training examples. `refuse` ends the run. `leave_out`"
-        " continues without the class. The parameter also applies to a label that all or no"
-        " training examples have",
+        " continues without the class. The parameter also applies to a label that all or"
+        " none of the training examples have",
     )
 
     @model_validator(mode="before")
@@ -226,7 +226,7 @@ class ExtractParams(Section):
 
     backbone: BackboneName = setting(
         "efficientnet_lite0",
-        f"name of the network, or several names with + between them (docs/backbones.md): {NAMES}",
+        f"name of the network, or several names joined by + (docs/backbones.md): {NAMES}",
     )
     weights: Weights = setting(
         "pretrained", f"`pretrained`, `random` or `{OWN}FILE` (`.safetensors`, `.pt` or `.pth`)"
@@ -363,7 +363,7 @@ class TrainParams(Section):
     batch_size: Annotated[int, Field(ge=1)] = setting(256, "examples per batch of gradient descent")
     patience: Annotated[int, Field(ge=0)] = setting(
         10,
-        "epochs without a lower validation loss before training stops; 0 means no early stopping",
+        "epochs without a lower validation loss before training stops; 0 disables early stopping",
     )
     class_weights: Literal["none", "balanced"] = setting(
         "none", "`none`, or `balanced` (the same total weight for each class)"
@@ -378,7 +378,7 @@ class TrainParams(Section):
     )
     coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = setting(
         None,
-        "coverage of prediction sets or intervals, such as 0.9; `null` means no sets or intervals"
+        "coverage of prediction sets or intervals, such as 0.9; `null` disables both"
         " (docs/answers.md)",
     )
     device: Device = setting("auto", "`auto`, `cpu` or `cuda`")
@@ -462,7 +462,7 @@ class EvaluateParams(Section):
     all_probabilities: bool = setting(
         False,
         "write the probability of every class to `reports/plots/probabilities.parquet`. With"
-        " more than 100 classes, `predictions.csv` has only the `top_k` most probable classes",
+        " more than 100 classes, `predictions.csv` contains only the `top_k` most probable classes",
     )
     seed: Seed = setting(0, "random seed of the resampling")
     repeats: Repeats = setting(
@@ -507,7 +507,7 @@ class ReportParams(Section):
 
     examples: Literal["shown", "hidden"] = setting(
         "shown",
-        "with `shown`, the report has the examples and their paths. With `hidden`, it has only"
+        "with `shown`, the report shows the examples and their paths. With `hidden`, it shows only"
         " metrics, charts and the first digits of each example's digest (docs/privacy.md)",
     )
 

@@ -11,7 +11,7 @@ class Augment(Augmentation):
     """Random changes to the training sounds."""
 
     shift: Annotated[float, Field(ge=0, le=10)] = setting(
-        0.2, "maximum length of the added silence before or after the sound, in seconds"
+        0.2, "maximum length of the silence added before or after the sound, in seconds"
     )
     gain: Annotated[float, Field(ge=0, le=40)] = setting(
         6, "gain in decibels, drawn from -gain to +gain"

@@ -20,9 +20,10 @@ class Ingest(IngestParams):
         | None
     ) = setting(
         None,
-        "values to show as black and white in pictures of more than 8 bits: two numbers, `file`"
-        " (the extremes of each file) or `type` (the limits of the data type, 0 and 1 for floats)."
-        " With `null`, `ingest` divides 16-bit values by 256 and refuses floats (docs/pictures.md)",
+        "values to show as black and white in pictures with more than 8 bits: two numbers, `file`"
+        " (minimum and maximum of each file) or `type` (the limits of the data type, 0 and 1 for"
+        " floats). With `null`, `ingest` divides 16-bit values by 256 and refuses floats"
+        " (docs/pictures.md)",
     )
     channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = (
         setting(
