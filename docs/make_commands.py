@@ -6,10 +6,9 @@ from pathlib import Path
 
 HEAD = """# Commands
 
-`headstart COMMAND --help` prints the arguments of one command. With `--debug`, every
-command shows the traceback of an error. [environment.md](environment.md#exit-codes) lists the exit
-codes.
-`make docs` writes this page from the code."""
+`headstart COMMAND --help` prints the arguments of a command. With `--debug`, a command that fails
+prints a traceback. [environment.md](environment.md#exit-codes) lists the exit codes. `make docs`
+generates this page from the code."""
 
 
 def page() -> str:

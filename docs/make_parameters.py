@@ -13,12 +13,13 @@ from pipeline.core.params import Params
 HEAD = """# Parameters
 
 All parameters are in `params.yaml`. If this file contains a mistake, a command ends with an error
-message before it does any work. A parameter that is not in the file has its default value. Defaults
-never change, so older projects keep their results. In clones of the repository and in new picture
-projects, some values differ from the defaults. The tables show them after "New picture projects".
+message before it does any work. The file must contain the parameters that `dvc.yaml` names. If one
+of them is missing, `headstart repro` prints the line to add. Every other parameter has its default
+value if it is not in the file.
 
-`params.yaml` must contain the parameters that `dvc.yaml` names. If a parameter is missing,
-`headstart repro` prints the line to add. `make docs` writes this page from the code."""
+Defaults never change, so older projects keep their results. In clones of the repository and in new
+picture projects, `params.yaml` contains some other values. The tables show these values after "New
+picture projects". `make docs` generates this page from the code."""
 SHIPPED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8"))
 
 

@@ -23,7 +23,10 @@ from .dvc.project import check_project, working_copy
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the parameters of the flow."""
     parser.add_argument(
-        "targets", nargs="*", metavar="STAGE", help="stages to run (default: all of dvc.yaml)"
+        "targets",
+        nargs="*",
+        metavar="STAGE",
+        help="stages to run (default: all stages of dvc.yaml)",
     )
     parser.add_argument(
         "--force", action="store_true", help="run the stages even if nothing changed"
@@ -40,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--update",
         action="store_true",
-        help="update imported data with dvc update before the stages",
+        help="update imported data with dvc update before the stages run",
     )
     parser.add_argument(
-        "--pull", action="store_true", help="pull from the DVC remote before the stages"
+        "--pull", action="store_true", help="pull from the DVC remote before the stages run"
     )
     parser.add_argument(
-        "--push", action="store_true", help="push to the DVC remote after the stages"
+        "--push", action="store_true", help="push to the DVC remote after the stages have run"
     )
     parser.add_argument(
         "--remote",
@@ -57,13 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gate",
         type=_gate_parameters,
         metavar="JSON",
-        help='parameters of the gate, as JSON such as {"when_worse": "keep"}',
+        help="let the gate decide whether the new result replaces the old one; parameters as JSON,"
+        ' such as {"when_worse": "keep"}',
     )
     parser.add_argument(
         "--when-busy",
         choices=["wait", "refuse"],
         default="wait",
-        help="what to do if another run uses this working copy: wait (default) or refuse to run",
+        help="if another run uses this working copy, wait (default) or refuse to run",
     )
 
 

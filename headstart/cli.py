@@ -74,7 +74,7 @@ HELP = {
     "dashboard": "Open Prefect's dashboard. If no server is running, start one.",
     "next": "Propose unlabelled examples to label next.",
     "label": "Open a page to label the most informative examples.",
-    "map": "Compute a t-SNE layout for the report's map, and write it to a file to commit.",
+    "map": "Compute a t-SNE layout for the report's map, and write it to a file. Commit this file.",
     "review": "Open the report in a browser, and save the corrections that you make there.",
     "upgrade": "Upgrade the project to the installed version, and list the stages to run again.",
     "predict": "Predict the classes, labels or targets of examples with a trained bundle.",
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     running = _added(subcommands, "run", "Run one stage, without DVC.")
     running.add_argument("stage", choices=stage.names(), metavar="STAGE", help="Name of the stage.")
-    _added(subcommands, "repro", "Check params.yaml, and run dvc repro with the given options.")
+    _added(subcommands, "repro", "Check params.yaml, then run dvc repro with the given options.")
     for name, words in HELP.items():
         adding = _added(subcommands, name, words)
         if {name, "completion"} & set(sys.argv):  # the import is slow
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument(
         "--waiting",
         type=int,
-        help="Maximum number of requests in each queue (default: 128).",
+        help="Maximum number of unanswered requests in each queue (default: 128).",
     )
     serving.add_argument(
         "--seconds",
@@ -194,13 +194,15 @@ def _parser() -> argparse.ArgumentParser:
     chooser.add_argument(
         "--yes", action="store_true", help="Install missing weights without asking."
     )
-    installer = _added(subcommands, "install", "Install the missing packages of a set.")
+    installer = _added(
+        subcommands, "install", "Install the packages that an optional feature needs."
+    )
     installer.add_argument(
         "names",
         nargs="+",
         choices=(*packages.SETS, *packages.TOGETHER),
         metavar="NAME",
-        help=f"One of {', '.join((*packages.SETS, *packages.TOGETHER))}.",
+        help=f"One or more of {', '.join((*packages.SETS, *packages.TOGETHER))}.",
     )
     installer.add_argument("--yes", action="store_true", help="Install without asking.")
     lister = _added(subcommands, "list", "List the objects of a bucket, for ingest.source: s3.")
@@ -212,7 +214,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_federated(subcommands)
     _added(subcommands, "check", "Check params.yaml and ingest.path, without running a stage.")
-    _added(subcommands, "doctor", "Show installed packages, and how to install missing packages.")
+    _added(
+        subcommands,
+        "doctor",
+        "Show which packages are installed, and how to install the missing ones.",
+    )
     completing = _added(
         subcommands, "completion", "Print a script that adds tab completion to your shell."
     )
@@ -225,7 +231,7 @@ def _add_federated(subcommands: Any) -> None:
     siting = _added(
         subcommands,
         "site",
-        "Write this project's feature sums, for federated learning without sharing examples.",
+        "Write sums of this project's feature vectors, for federated learning.",
         argument_default=argparse.SUPPRESS,
     )
     siting.add_argument("name", metavar="NAME", help="Name of this site, such as clinic_a.")
@@ -235,18 +241,18 @@ def _add_federated(subcommands: Any) -> None:
     siting.add_argument(
         "--epsilon",
         type=float,
-        help="Privacy budget ε of the noise in the sums (default: no noise).",
+        help="Add noise to the sums for differential privacy with this ε (default: no noise).",
     )
     siting.add_argument("--delta", type=float, help="δ of differential privacy (default: 0.00001).")
     siting.add_argument(
         "--clip",
         type=float,
-        help="Scale longer feature vectors down to this length. Only with --epsilon.",
+        help="Clip feature vectors to this length. Needs --epsilon.",
     )
     joining = _added(
         subcommands,
         "federate",
-        "Compute one head from the sums of several sites, and write its bundle.",
+        "Compute one head from the sums of several sites, and write a bundle with this head.",
         argument_default=argparse.SUPPRESS,
     )
     joining.add_argument(
@@ -273,10 +279,13 @@ def _add_federated(subcommands: Any) -> None:
     comparing = _added(
         subcommands,
         "measure",
-        "Compare a federated head with this project's own head on its test examples.",
+        "Compare a federated head with this project's own head on the test examples.",
     )
     comparing.add_argument(
-        "bundle", type=Path, metavar="FOLDER", help="Bundle folder that headstart federate wrote."
+        "bundle",
+        type=Path,
+        metavar="FOLDER",
+        help="Bundle that headstart federate wrote, such as joined/bundle.",
     )
 
 

@@ -34,7 +34,9 @@ BATCH = 50
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run` to a parser."""
-    parser.add_argument("pool", type=Path, metavar="POOL", help="Folder or table of examples.")
+    parser.add_argument(
+        "pool", type=Path, metavar="POOL", help="Folder or table of unlabelled examples."
+    )
     parser.add_argument(
         "--n", type=int, default=BATCH, help=f"Number of examples to propose (default: {BATCH})."
     )

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="K",
-        help="Show the K nearest training examples (default: 0).",
+        help="Show the K nearest training examples of each example (default: 0).",
     )
 
 

@@ -52,12 +52,13 @@ class StoreParams(Section):
 
     folder: Annotated[str, AfterValidator(place)] | None = setting(
         None,
-        "absolute path, or `s3://BUCKET/PREFIX` (docs/store.md). `null` means `headstart/features`"
-        " in your cache folder",
+        "absolute path, or `s3://BUCKET/PREFIX` (docs/store.md). With `null`, the store is in"
+        " `headstart/features` in your cache folder",
     )
     limit: Annotated[str, AfterValidator(_checked_size)] = setting(
         "20GB",
-        "maximum size, or `none`. The store deletes the least recently used entries first",
+        "maximum size, or `none` for no limit. The store deletes the least recently used entries"
+        " first",
     )
 
 

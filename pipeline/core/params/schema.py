@@ -140,8 +140,8 @@ class IngestParams(Section):
     )
     path: Annotated[str, Field(min_length=1)] = setting(
         "data/raw/surfaces.csv",
-        "folder or table to read. With source `s3`, it is the folder that `headstart list` wrote."
-        " With `torchvision:NAME`, it is `data/raw/torchvision`",
+        "folder or table to read. With source `s3`, use the folder that `headstart list` wrote."
+        " With `torchvision:NAME`, use `data/raw/torchvision`",
     )
     task: TaskName = setting(
         "classification",
@@ -150,9 +150,9 @@ class IngestParams(Section):
     )
     targets: Targets | None = setting(
         None,
-        "columns of the table to predict. `multilabel` needs one column per label, with 1, 0, or"
-        " an empty cell if unknown. `regression` needs one column per target. With `null`, the"
-        " model predicts the column of `ingest.label`",
+        "columns of the table to predict. `multilabel` needs one column per label, with 1, 0 or,"
+        " if the label is unknown, an empty cell. `regression` needs one column per target. With"
+        " `null`, the model predicts the column `ingest.label`",
     )
     label: TargetName = setting("label", "column of the table with the labels")
     encoding: Encoding = setting(
@@ -162,20 +162,25 @@ class IngestParams(Section):
         ",", 'separator of a CSV table: `","`, `";"`, `"\\t"` (tab) or a vertical bar'
     )
     shares: Shares = setting(
-        Shares(), "fractions of train, val and test, if the source has no split"
+        Shares(),
+        "fractions of training, validation and test examples, if the source does not define a"
+        " split",
     )
-    seed: Seed = setting(0, "random seed of the split")
+    seed: Seed = setting(0, "random seed for the split")
     val_of_each_class: bool = setting(
         False,
-        "for each class without validation examples, move a training example to validation; only"
-        " for classification (docs/pictures.md#labels-splits-groups)",
+        "with `true`, `ingest` moves a training example to the validation split for each class that"
+        " has no validation example; only for classification"
+        " (docs/pictures.md#labels-splits-groups)",
     )
-    max_refused: Share = setting(0.1, "stop if more than this fraction of the files is refused")
+    max_refused: Share = setting(
+        0.1, "stop if `ingest` refuses more than this fraction of the files"
+    )
     classes_without_training: Literal["refuse", "leave_out"] = setting(
         "refuse",
         "what to do with a class without training examples. `refuse` ends the run. `leave_out`"
-        " continues without the class. The parameter also applies to a label that all or"
-        " none of the training examples have",
+        " continues without the class. In `multilabel` tasks, the parameter applies to labels that"
+        " all or none of the training examples have",
     )
 
     @model_validator(mode="before")
@@ -218,7 +223,7 @@ class Augmentation(Section):
     views: Annotated[int, Field(ge=0, le=1000)] = setting(
         4, "number of augmented views of each training example"
     )
-    seed: Seed = setting(0, "random seed of the views")
+    seed: Seed = setting(0, "random seed for the views")
 
 
 class ExtractParams(Section):
@@ -233,26 +238,28 @@ class ExtractParams(Section):
     )
     pooling: Literal["auto", "class", "mean", "class_mean", "gem"] = setting(
         "auto",
-        "`auto` (the network's own), `class` (class token), `mean` (of the patch tokens),"
-        " `class_mean` (both) or `gem` (generalised mean of the feature maps)",
+        "how the network's last output becomes one vector: `auto` (the network's own pooling),"
+        " `class` (class token), `mean` (of the patch tokens), `class_mean` (both) or `gem`"
+        " (generalised mean of the feature maps)",
     )
     blocks: Literal["last", "all"] = setting(
         "last",
-        "`last` computes features of the last layer. `all` also computes the means of inner blocks"
-        " (docs/backbones.md#inner-blocks)",
+        "`last` computes the features of the last layer. `all` also computes the mean outputs of"
+        " some inner blocks (docs/backbones.md#inner-blocks)",
     )
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = setting(
-        "auto", "`auto`, `onnxruntime` (CPU), `openvino` (CPU) or `torch`"
+        "auto",
+        "library that runs the backbone: `auto`, `onnxruntime` (CPU), `openvino` (CPU) or `torch`",
     )
     device: Device = setting("auto", "`auto`, `cpu` or `cuda`")
     precision: Literal["float32", "bfloat16"] = setting(
         "float32", "`float32`, or `bfloat16` if the processor or GPU supports it"
     )
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = setting(32, "views per batch")
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = setting(32, "number of views per batch")
     features: Literal["vectors", "keys"] = setting(
         "vectors",
-        "content of `data/features`. `vectors` writes the vectors. `keys` writes only the keys and"
-        " checksums of vectors in the feature store (docs/store.md)",
+        "with `vectors`, `data/features` contains the feature vectors. With `keys`, it contains"
+        " only keys and checksums, and the vectors stay in the feature store (docs/store.md)",
     )
 
     @model_validator(mode="after")
@@ -320,21 +327,23 @@ class TrainParams(Section):
     """The head. If hyperparameters are lists, one head is trained for each combination."""
 
     optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = setting(
-        "lbfgs", "`sgd`, `momentum`, `adam`, `adamw`, `lbfgs`, `ridge`, `lda` or `nearest_mean`"
+        "lbfgs",
+        "algorithm that trains the head: `sgd`, `momentum`, `adam`, `adamw`, `lbfgs`, `ridge`,"
+        " `lda` or `nearest_mean`",
     )
     learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)] = setting(
-        0.001, "learning rate of `sgd`, `momentum`, `adam` and `adamw`"
+        0.001, "learning rate for `sgd`, `momentum`, `adam` and `adamw`"
     )
     weight_decay: Annotated[
         Literal["auto"] | NotNegative | Annotated[list[NotNegative], Field(min_length=1)],
         BeforeValidator(_penalties),
     ] = setting(
         0.003,
-        "strength of the L2 penalty. `lda` and `nearest_mean` have no penalty. With `auto`,"
+        "strength of the L2 penalty. `lda` and `nearest_mean` ignore it. With `auto`,"
         " cross-validation chooses the strength for `lbfgs` or `ridge` (docs/learning.md)",
     )
     width: Width | Annotated[list[Width], Field(min_length=1)] = setting(
-        0, "units of the hidden ReLU layer; 0 means a linear head"
+        0, "number of units in the hidden ReLU layer; 0 means a linear head"
     )
     dropout: Dropout | Annotated[list[Dropout], Field(min_length=1)] = setting(
         0.0, "dropout probability before the last layer"
@@ -343,16 +352,18 @@ class TrainParams(Section):
         0.0, "fraction of the target probability that is spread over all classes"
     )
     seed: Seed | Annotated[list[Seed], Field(min_length=1)] = setting(
-        0, "random seed of the initial weights, the order of the examples and dropout"
+        0, "random seed for the initial weights, the order of the examples and dropout"
     )
     power: Annotated[float, Field(gt=0, le=1)] = setting(
-        0.5, "power to which each feature is raised; its sign is kept. 1.0 changes nothing"
+        0.5,
+        "power to which the absolute value of each feature is raised; the sign is kept. With 1.0,"
+        " the features do not change",
     )
     layers: Literal["last", "all", "auto"] = setting(
         "last",
-        "with `last`, the head uses the last layer. With `all`, it also uses the inner blocks of"
-        " `extract.blocks: all`. With `auto`, cross-validation chooses the layers and one of the"
-        " listed heads (docs/learning.md)",
+        "with `last`, the head uses the last layer. With `all`, it also uses the inner blocks from"
+        " `extract.blocks: all`. With `auto`, cross-validation chooses between the last layer and"
+        " all layers, and among the listed heads (docs/learning.md)",
     )
     refit: bool = setting(
         True, "retrain the chosen head on the training and validation examples together"
@@ -360,10 +371,13 @@ class TrainParams(Section):
     epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
         50, "maximum number of epochs of gradient descent"
     )
-    batch_size: Annotated[int, Field(ge=1)] = setting(256, "examples per batch of gradient descent")
+    batch_size: Annotated[int, Field(ge=1)] = setting(
+        256, "number of examples per batch of gradient descent"
+    )
     patience: Annotated[int, Field(ge=0)] = setting(
         10,
-        "epochs without a lower validation loss before training stops; 0 disables early stopping",
+        "training stops after this number of epochs without a lower validation loss; 0 disables"
+        " early stopping",
     )
     class_weights: Literal["none", "balanced"] = setting(
         "none", "`none`, or `balanced` (the same total weight for each class)"
@@ -378,7 +392,7 @@ class TrainParams(Section):
     )
     coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = setting(
         None,
-        "coverage of prediction sets or intervals, such as 0.9; `null` disables both"
+        "coverage of prediction sets or prediction intervals, such as 0.9; `null` disables both"
         " (docs/answers.md)",
     )
     device: Device = setting("auto", "`auto`, `cpu` or `cuda`")
@@ -448,25 +462,29 @@ class EvaluateParams(Section):
 
     top_k: Annotated[int, Field(ge=1)] = setting(
         3,
-        "k of top-k accuracy: the label is one of the k most probable classes",
+        "k in top-k accuracy, the fraction of examples with the label among the k most probable"
+        " classes",
     )
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = setting(
-        1000, "bootstrap resamples for each interval"
+        1000, "number of bootstrap resamples for each interval"
     )
     confidence: Annotated[float, Field(gt=0, lt=1)] = setting(
         0.95, "confidence level of the intervals"
     )
     calibration_bins: Annotated[int, Field(ge=1, le=1000)] = setting(
-        15, "bins of the expected calibration error"
+        15, "number of bins for the expected calibration error"
     )
     all_probabilities: bool = setting(
         False,
-        "write the probability of every class to `reports/plots/probabilities.parquet`. With"
-        " more than 100 classes, `predictions.csv` contains only the `top_k` most probable classes",
+        "with `true`, `evaluate` also writes the probability of every class to"
+        " `reports/plots/probabilities.parquet`. With more than 100 classes, `predictions.csv`"
+        " contains only the `top_k` most probable classes",
     )
-    seed: Seed = setting(0, "random seed of the resampling")
+    seed: Seed = setting(0, "random seed for the bootstrap and the repeats")
     repeats: Repeats = setting(
-        0, "number of other splits on which the chosen head is trained and evaluated again"
+        0,
+        "number of other random splits on which the chosen head is trained and evaluated again"
+        " (docs/figures.md)",
     )
 
 
@@ -474,11 +492,13 @@ class ChecksParams(Section):
     """Thresholds of the data checks: near-duplicates, label issues, small classes, drift."""
 
     duplicate_cosine: Annotated[float, Field(ge=0, le=1)] = setting(
-        0.5, "`checks` compares two examples if the cosine of their features is at least this value"
+        0.5,
+        "`checks` looks for near-duplicates only among pairs of examples with at least this cosine"
+        " similarity of their features",
     )
     label_issue_margin: Annotated[float, Field(ge=0, le=1)] = setting(
         0.5,
-        "`checks` reports a label if another label is more probable by at least this margin",
+        "`checks` reports a label issue if another label is more probable by at least this margin",
     )
     least_examples: Annotated[int, Field(ge=0)] = setting(
         10, "`checks` reports a class with fewer training examples than this number"
@@ -486,7 +506,7 @@ class ChecksParams(Section):
     drift_level: Annotated[float, Field(ge=0.001, lt=1)] = setting(  # the permutations tell no less
         0.01, "overall significance level of the drift tests; at least 0.001"
     )
-    seed: Seed = setting(0, "random seed of the folds and permutations")
+    seed: Seed = setting(0, "random seed for the folds and permutations")
 
 
 TrainingExamples = Literal["features_and_paths", "features", "none"]
@@ -523,7 +543,7 @@ class LearningCurveParams(Section):
 
     run: Run = setting([], RUN)
     draws: Annotated[int, Field(ge=1, le=1000)] = setting(
-        5, "random draws for each number of examples"
+        5, "number of random training subsets of each size"
     )
     confidence: Annotated[float, Field(gt=0, lt=1)] = setting(
         0.95, "confidence level of the intervals"
@@ -549,34 +569,32 @@ class RankParams(Section):
 
 
 class FinetuneParams(Section):
-    """Fine-tuning of the backbone's last blocks, or of adapters, together with the head."""
+    """Fine-tuning of the backbone's last blocks, or of LoRA adapters, together with the head."""
 
     run: Run = setting([], RUN)
     method: Literal["blocks", "lora"] = setting(
         "blocks",
-        "what to train together with the head. `blocks` trains the last blocks. `lora` trains"
-        " adapters in all attention layers, only for texts (docs/text.md)",
+        "what to train together with the head: the last `blocks`, or `lora` adapters in all"
+        " attention layers. `lora` works only for texts (docs/text.md)",
     )
     blocks: Annotated[int, Field(ge=1)] = setting(
-        3, "how many of the backbone's last blocks to train"
+        3, "number of the backbone's last blocks to train"
     )
     lora_rank: Annotated[int, Field(ge=1, le=384)] = setting(8, "rank of the LoRA adapters")
     epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
         10, "number of epochs; each epoch uses every training example once, with new augmentation"
     )
-    batch_size: Annotated[int, Field(ge=1)] = setting(32, "examples per batch")
-    learning_rate: Positive = setting(
-        0.00003, "learning rate of the head, and of the LoRA adapters"
-    )
+    batch_size: Annotated[int, Field(ge=1)] = setting(32, "number of examples per batch")
+    learning_rate: Positive = setting(0.00003, "learning rate for the head and the LoRA adapters")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = setting(
-        0.7, "factor by which the learning rate falls from one block to the block below it"
+        0.7, "factor by which the learning rate decreases from each block to the block below"
     )
     weight_decay: NotNegative = setting(0.01, "weight decay of AdamW")
     batch_norm: Literal["kept", "updated"] = setting(
         "kept",
         "batch normalisation statistics of the trained blocks: `kept` (as pretrained) or `updated`",
     )
-    seed: Seed = setting(0, "random seed of the order of the examples, and of the LoRA adapters")
+    seed: Seed = setting(0, "random seed for the order of the examples and for the LoRA adapters")
     device: Device = setting("auto", "`auto`, `cpu` or `cuda`")
 
 
@@ -584,7 +602,7 @@ class FromScratchParams(Section):
     """Training of a network from random weights, with the epochs and batch size of `finetune`."""
 
     run: Run = setting([], RUN)
-    learning_rate: Positive = setting(0.003, "learning rate of the whole network")
+    learning_rate: Positive = setting(0.003, "learning rate for the whole network")
 
 
 class AdaptParams(Section):

@@ -18,7 +18,7 @@ class Augment(Augmentation):
     )
     noise: Share = setting(0.5, "probability that white noise is added")
     snr: Annotated[float, Field(ge=0, le=60)] = setting(
-        20, "signal-to-noise ratio of this noise in decibels, drawn from snr to snr + 20"
+        20, "signal-to-noise ratio of the white noise in decibels, drawn from snr to snr + 20"
     )
     speed: Annotated[float, Field(ge=0, le=0.5)] = setting(
         0.05, "speed factor, drawn from 1 - speed to 1 + speed; the pitch changes too"

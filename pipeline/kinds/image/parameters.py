@@ -20,16 +20,16 @@ class Ingest(IngestParams):
         | None
     ) = setting(
         None,
-        "values to show as black and white in pictures with more than 8 bits: two numbers, `file`"
-        " (minimum and maximum of each file) or `type` (the limits of the data type, 0 and 1 for"
-        " floats). With `null`, `ingest` divides 16-bit values by 256 and refuses floats"
+        "pixel values that become black and white in pictures with more than 8 bits: two numbers,"
+        " `file` (minimum and maximum of each file) or `type` (the limits of the data type, 0 and 1"
+        " for floats). With `null`, `ingest` divides 16-bit values by 256 and refuses floats"
         " (docs/pictures.md)",
     )
     channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = (
         setting(
             None,
-            "channels to use as red, green and blue, counted from 1. With one channel, pictures"
-            " are grey. `null` keeps the colours of the file (docs/pictures.md)",
+            "three channels to use as red, green and blue, or one channel for grey pictures;"
+            " channels are counted from 1. `null` keeps the colours of the file (docs/pictures.md)",
         )
     )
 
