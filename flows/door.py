@@ -8,11 +8,15 @@ requires that a request names a host that the server was started for, and it log
 - `POST /enter` with the password returns a code, which is valid once and for ten minutes;
 - `GET /enter?code=…` stores the password where Prefect's page looks for it, and opens that page.
 
+If Prefect replies that its SQLite database is busy, this module passes the request on again very
+soon. Prefect's own clients wait for two seconds, which would delay the next stage of a flow.
+
 Prefect handles everything else. Its API requires the password (PREFECT_SERVER_API_AUTH_STRING), and
 its CORS headers (PREFECT_SERVER_CORS_ALLOWED_ORIGINS) allow its own origin only.
 """
 
 import argparse
+import asyncio
 import base64
 import hmac
 import json
@@ -27,11 +31,14 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from . import access
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEALTH = "/api/health"
+BUSY = 503
+SECONDS_UNTIL_AGAIN = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the client waits, and tries again itself
 SECONDS_OF_A_CODE = 600.0
 # No other page may embed the dashboard in a frame, and browsers must not guess content types.
 HEADERS = [(b"x-frame-options", b"DENY"), (b"x-content-type-options", b"nosniff")]
@@ -55,12 +62,44 @@ class Door:
             await self._app(scope, receive, send)
             return
 
-        async def guarded(message: MutableMapping[str, Any]) -> None:
+        async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *HEADERS]
             await send(message)
 
         await self._choose(scope)(scope, receive, guarded)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on to Prefect, and once more if its database was busy."""
+        body = [await receive()]
+        while body[-1].get("more_body"):
+            body.append(await receive())
+        for seconds in (*SECONDS_UNTIL_AGAIN, None):
+            if not await self._try(scope, body, receive, send, is_last=seconds is None):
+                return
+            await asyncio.sleep(seconds or 0.0)
+
+    async def _try(
+        self, scope: Scope, body: list[Message], receive: Receive, send: Send, *, is_last: bool
+    ) -> bool:
+        """Pass a request with this body on; return whether it has to be passed on again."""
+        waiting, is_busy = iter(body), False
+
+        async def read() -> Message:
+            return next(waiting, None) or await receive()
+
+        async def answer(message: Message) -> None:
+            nonlocal is_busy
+            is_busy = is_busy or (message.get("status") == BUSY and not is_last)
+            if not is_busy:
+                await send(message)
+
+        try:
+            await self._app(dict(scope), read, answer)
+        except Exception:  # Prefect's app replies, and then raises what it replied to
+            if not is_busy:
+                raise
+        return is_busy
 
     def _choose(self, scope: Scope) -> App:
         is_http = scope["type"] == "http"
@@ -74,7 +113,7 @@ class Door:
             return PlainTextResponse(reply, 421) if is_http else _hang_up
         if is_http and scope["path"] == access.ENTER:
             return self._enter(scope)
-        return self._app
+        return self._pass_on if is_http else self._app
 
     def _enter(self, scope: Scope) -> Response:
         if scope["method"] == "POST":

@@ -4,12 +4,16 @@ import http.client
 import json
 import re
 import socket
+import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.testclient import TestClient
 from toys import Toy
 
@@ -118,6 +122,32 @@ def test_a_code_is_good_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> Non
         assert client.get("/enter", params={"code": code}).status_code == status
     assert client.post("/enter", auth=("a", "c")).status_code == 401
     assert client.post("/enter").status_code == 401
+
+
+@pytest.mark.parametrize(("locked", "status"), [(0, 200), (3, 200), (9, 503)])
+def test_a_busy_database_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, locked: int, status: int
+) -> None:
+    monkeypatch.setattr(door, "SECONDS_UNTIL_AGAIN", (0.0,) * 5)
+    bodies = []
+
+    async def write(request: Request) -> Response:
+        bodies.append(await request.body())
+        if len(bodies) <= locked:
+            raise sqlite3.OperationalError("database is locked")
+        return Response(bodies[-1])
+
+    async def busy(request: Request, error: Exception) -> Response:  # as Prefect replies
+        return Response("busy", 503)
+
+    app = Starlette(
+        routes=[Route("/api/slots", write, methods=["POST"])], exception_handlers={Exception: busy}
+    )
+    guarded = door.Door(app, {"localhost"}, "a:b")
+    client = TestClient(guarded, "http://localhost", raise_server_exceptions=False)
+    reply = client.post("/api/slots", content=b"gpu")
+    assert (reply.status_code, reply.text) == (status, "gpu" if status == 200 else "busy")
+    assert bodies == [b"gpu"] * min(locked + 1, 6)
 
 
 def test_the_password_is_on_no_command_line_and_in_no_file_of_others(
