@@ -22,7 +22,7 @@ help:  ## this list
 
 setup: $(SETS:%=.venv/sets/%)  ## .venv with the packages of the default run (EXTRAS="text cluster": more)
 
-# Each set of packages by its hashes, and this clone; PYTHON=python3.13 chooses the Python.
+# Each extra by its hashes, and this clone; PYTHON=python3.13 chooses the Python.
 .venv/sets/%: requirements/%.lock pyproject.toml
 	@PYTHON=$(PYTHON) requirements/install $*
 

@@ -269,14 +269,8 @@ def of_others() -> Iterator[Row]:
     fastai, over = "fastai's 3 epochs over it", "over scikit-learn's fit"
     timm, titles = "Headstart over timm", "Headstart over batches of 32"
     engines = "onnxruntime 1", "OpenVINO"
-    of_ray = [
-        cell("extract.md", "5,000, idle machine", column)
-        for column in (
-            "Ray, two nodes of a CPU",
-            "of that Ray's start and stop",
-            "threads, processor seconds",
-        )
-    ]
+    rays, used = ("threads", "Ray, two nodes", "Ray started and stopped"), "processor seconds"
+    threads, nodes, started = (cell("extract.md", row, used) for row in rays)
     found: list[tuple[str, str, str, float, float]] = [  # goals are the least; below 0 the most
         ("time to a model, fastai's over it", "× all", "against_fastai.md", 5,
          cell("against_fastai.md", "`dvc repro`, cold store, backbone to be exported", fastai)),
@@ -292,9 +286,9 @@ def of_others() -> Iterator[Row]:
         ("1,200 classes: fit and refit, over one `LogisticRegression`", "×", "heads.md", -0.5,
          cell("heads.md", "fit, and again", over)),
         ("Ray over threads, without its start and stop: cost beyond 1", "", "extract.md", -0.05,
-         (of_ray[0] - of_ray[1]) / of_ray[2] - 1),
+         (nodes - started) / threads - 1),
         ("installed size by pip", "MB", "install.md", -1100,
-         cell("install.md", "now | pip", "megabytes")),
+         cell("install.md", "pip", "megabytes after `make repro`")),
     ]  # fmt: skip
     for what, unit, page, goal, value in found:
         wanted = f"{'≤' if goal < 0 else '≥'} {abs(goal):,g} {unit}".rstrip()

@@ -377,7 +377,7 @@ def choose(networks: list[str] | None, budget: float | None, yes: bool) -> None:
 
 
 def install_sets(names: list[str], yes: bool) -> None:
-    """Install the missing packages of some sets."""
+    """Install the missing packages of some extras."""
     from .install import install  # imports packaging, which is slow
 
     install(names, yes)

@@ -1,4 +1,4 @@
-"""`headstart install`: add a set of packages to this environment, each checked by its hash.
+"""`headstart install`: add the packages of extras to this environment, each checked by its hash.
 
 The packages are those of `requirements/NAME.lock`, which also lists their dependencies. Only
 missing packages are installed, so an installed package keeps its version. pip and uv resolve no
@@ -54,7 +54,7 @@ SYSTEM = re.compile("externally.managed")
 
 
 def install(names: Sequence[str], yes: bool = False) -> None:
-    """Install the missing packages of some sets, after showing their size and asking.
+    """Install the missing packages of some extras, after showing their size and asking.
 
     Args:
         names: names of `packages.SETS` and `packages.TOGETHER`.

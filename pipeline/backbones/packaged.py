@@ -13,7 +13,7 @@ def file_of(name: str, set_name: str, package: str, path: str, sha256: str) -> P
 
     Args:
         name: the backbone, for the messages.
-        set_name: the set of packages that has this one, a key of `packages.SETS`.
+        set_name: the extra that has this one, a key of `packages.SETS`.
         path: of the file, from its module on.
         sha256: of the file's bytes.
 

@@ -129,7 +129,7 @@ class Backbone:
 
     @property
     def needs(self) -> str | None:
-        """The set of packages that exporting a single network needs, according to its name.
+        """The extra that exporting a single network needs, according to its name.
 
         None means that a plain installation, or the set of the examples' kind, is enough, or that
         the network's module checks its packages itself (`transformers:NAME`).

@@ -58,7 +58,7 @@ def listed(address: str) -> Iterator[list[Object]]:
     Raises:
         DataError: the AWS configuration cannot be used, the server does not list the objects or
             stops before the end, or an object has no ETag.
-        MissingSetError: the set of packages for buckets is not installed.
+        MissingSetError: the extra for buckets is not installed.
     """
     store = opened(address)
     import obstore
@@ -79,7 +79,7 @@ def read(address: str, wanted: Object) -> bytes:
         RefusedError: access to the object is denied.
         DataError: the AWS configuration cannot be used, the server cannot be reached, or it does
             not accept the credentials.
-        MissingSetError: the set of packages for buckets is not installed.
+        MissingSetError: the extra for buckets is not installed.
     """
     store = opened(address)
     import obstore
@@ -102,7 +102,7 @@ def opened(address: str) -> Any:
 
     Raises:
         DataError: the AWS configuration cannot be used.
-        MissingSetError: the set of packages for buckets is not installed.
+        MissingSetError: the extra for buckets is not installed.
     """
     packages.need("s3", address)
     with _one_opens:

@@ -28,7 +28,7 @@ def debug_option() -> argparse.ArgumentParser:
 
 
 def need(set_name: str, stage: str) -> None:
-    """End with one line if `stage` needs a set of packages that is not installed.
+    """End with one line if `stage` needs an extra that is not installed.
 
     A stage calls this before it imports those packages.
     """

@@ -16,7 +16,7 @@
         │   ├── StoppedError     the run ended while DVC was at work
         │   ├── BusyError        another run is using the working copy
         │   └── ExperimentError  the experiment cannot be made
-        ├── MissingSetError (10) a required set of packages is not installed
+        ├── MissingSetError (10) a required extra is not installed
         ├── RunnerError (11)     the cluster for extract cannot be used
         ├── LeftOutError (12)    some sites were left out, and the others were joined
         └── LockError (13)       headstart.lock and the installed packages differ
@@ -117,7 +117,7 @@ class ExperimentError(RunError):
 
 
 class MissingSetError(HeadstartError):
-    """A required set of packages is not installed; the message says how to install it."""
+    """A required extra is not installed; the message says how to install it."""
 
     exit_code = 10
 

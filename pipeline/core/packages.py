@@ -1,7 +1,7 @@
-"""The sets of packages, and whether one is installed.
+"""The base packages, the pipeline's packages and the extras, and whether they are installed.
 
-The base set predicts, serves and embeds; a plain installation brings the pipeline's set too. Each
-other set is an extra of `pyproject.toml`.
+The base packages predict, serve and embed. A plain installation has the pipeline's packages too.
+The extras are those of `pyproject.toml`.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +12,7 @@ from .errors import MissingSetError
 
 IN_WHEEL = __name__.startswith("headstart.")  # else this is a clone
 
-# Each set of packages, and the modules whose presence shows that it is installed.
+# Each set of these packages, and the modules whose presence shows that it is installed.
 SETS: dict[str, tuple[str, ...]] = {
     "base": (
         "numpy", "onnxruntime", "PIL", "safetensors", "pydantic", "yaml", "onnx",
@@ -41,7 +41,7 @@ TOGETHER = {
 }
 
 NAMES = {
-    "base": "the base set's packages",
+    "base": "the base packages",
     "pipeline": "the pipeline's packages",
     "torch": "PyTorch",
     "openvino": "OpenVINO",

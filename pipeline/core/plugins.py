@@ -51,7 +51,7 @@ def load(name: str, asked_by: str) -> Any:
         asked_by: the beginning of messages, such as `ingest.source python:tables.rows`.
 
     Raises:
-        MissingSetError: the module needs a set of packages that is not installed.
+        MissingSetError: the module needs an extra that is not installed.
         ParamsError: there is no such module or function, its package is not pinned, or the module
             raises while it is imported.
     """

@@ -11,7 +11,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     The file is matplotlib's, which is not imported, because that takes long.
     """
     spec = find_spec("matplotlib")
-    assert spec is not None  # noqa: S101 (the set of packages that draws pictures has it)
+    assert spec is not None  # noqa: S101 (the extra that draws pictures has it)
     assert spec.submodule_search_locations is not None  # noqa: S101
     fonts = f"{spec.submodule_search_locations[0]}/mpl-data/fonts/ttf"
     return ImageFont.truetype(f"{fonts}/DejaVuSans{'-Bold' * bold}.ttf", size)

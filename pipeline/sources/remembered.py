@@ -57,7 +57,7 @@ class Memory:
     def __init__(self, kind: Kind, stamps: dict[Path, str]) -> None:
         """Open the stores; `stamps` are the trusted stamps of the examples."""
         self._kind, self._stamps = kind, stamps
-        # A file that needs a missing set of packages is refused only until the set is installed.
+        # A file that needs a missing extra is refused only until the extra is installed.
         # No file needs the set of weights.
         sets = [name for name in packages.SETS if name != "weights"]
         here = [name for name in sets if not packages.missing(name)]

@@ -57,7 +57,7 @@ class SharedStore:
 
         Raises:
             DataError: the AWS configuration cannot be used.
-            MissingSetError: the set of packages for buckets is not installed.
+            MissingSetError: the extra for buckets is not installed.
         """
         self.address = f"{address}/features-v{LAYOUT}"
         self.limit_bytes = limit_bytes

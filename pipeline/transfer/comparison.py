@@ -117,7 +117,7 @@ def compare(
     Raises:
         DataError: there are too few examples, or tf_idf is joined with others.
         ParamsError: a network does not exist.
-        MissingSetError: a network needs a set of packages that is not installed.
+        MissingSetError: a network needs an extra that is not installed.
     """
     backbones = {name: Backbone.candidate(name) for name in names}
     used = extracting.network

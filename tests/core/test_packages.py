@@ -1,4 +1,4 @@
-"""Which set of packages is installed, and the line that says what installs one."""
+"""Which extra is installed, and the line that says what installs one."""
 
 from pathlib import Path
 

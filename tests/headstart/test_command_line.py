@@ -212,7 +212,7 @@ def test_what_is_missing_comes_with_what_installs_it(tmp_path, capsys, monkeypat
     monkeypatch.setattr(doctor, "PREDICT", {"no_onnxruntime"})
     code, _, err = run("doctor", capsys=capsys)
     assert code == headstart.MissingSetError.exit_code
-    assert err.startswith("doctor: error: headstart predict needs the base set's packages (no_onn")
+    assert err.startswith("doctor: error: headstart predict needs the base packages (no_onn")
 
 
 def test_the_doctor_names_bfloat16_until_it_is_chosen(tmp_path, capsys, monkeypatch):

@@ -282,7 +282,7 @@ def test_a_refusal_for_its_content_is_remembered_too(
     between.asked.clear()
     ingest()
     assert (between.asked, refusals()) == ([], before)
-    # It may be refused because a set of packages is not there, which is installed meanwhile.
+    # It may be refused because an extra is not there, which is installed meanwhile.
     monkeypatch.setitem(packages.SETS, "another", ("json",))
     ingest()
     assert any("bad.png" in path for path in between.read())

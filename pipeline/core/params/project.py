@@ -21,7 +21,7 @@ def check_file(schema: Schema, root: Path = Path()) -> Params:
     DVC has no defaults for these parameters, and its own error does not say what to write.
 
     Raises:
-        MissingSetError: a set of packages that the parameters need is not installed.
+        MissingSetError: an extra that the parameters need is not installed.
         ParamsError: the message says in one line what to write.
     """
     settings = load(schema, root / PARAMS)
@@ -91,7 +91,7 @@ def asked(graph: str) -> list[str]:
 
 
 def _check_sets(settings: Params) -> None:
-    """Check that the sets of packages for the stages are installed; each stage checks again.
+    """Check that the extras for the stages are installed; each stage checks again.
 
     Raises:
         MissingSetError: the message names the stage or parameter, and the set that it needs.
