@@ -74,9 +74,9 @@ HELP = {
     "dashboard": "Open Prefect's dashboard. If no server is running, start one.",
     "next": "Propose unlabelled examples to label next.",
     "label": "Open a page to label the most informative examples.",
-    "map": "Compute a t-SNE layout for the report's map, and write it to a file. Commit this file.",
+    "map": "Write a t-SNE layout for the report's map to map/landmarks.parquet. Commit this file.",
     "review": "Open the report in a browser, and save the corrections that you make there.",
-    "upgrade": "Upgrade the project to the installed version, and list the stages to run again.",
+    "upgrade": "Upgrade the project to the installed Headstart, and list the stages to run again.",
     "predict": "Predict the classes, labels or targets of examples with a trained bundle.",
 }
 

@@ -400,7 +400,7 @@ def test_the_figures_of_the_readme_are_those_of_the_tables() -> None:
         r" took (\S+) s\.",
         small_loops,
     )
-    count, ten, computed, reused, first, default = found
+    count, ten, computed, _, first, default = found
     ten, first, default = (f"{float(seconds):.0f}" for seconds in (ten, first, default))
     column, scikit = "mean over sets", "scikit-learn's logistic regression"
     pictures = small_loop.cell("recipes.md", "blocks, 4 views weighed, LDA", column)
@@ -419,7 +419,7 @@ def test_the_figures_of_the_readme_are_those_of_the_tables() -> None:
     for words in (
         f"The first run on {count} pictures took {first} seconds on [two CPU ",
         f"After ten pictures were added, the next run took {ten} seconds. It computed features for"
-        f" {computed} pictures and reused {reused}.",
+        f" {computed} pictures and reused all others.",
         f"first run takes {default} seconds on two ",
         f"| ten pictures added to {count} | **features of {computed} pictures computed, [{ten} s](",
         f"| **{pictures:+.3f}** | {scikit} on all layers: {theirs:+.3f} |",

@@ -135,8 +135,8 @@ class IngestParams(Section):
     )
     source: Source = setting(
         "surfaces",
-        "`surfaces`, `folder`, `csv`, `parquet`, `s3` (docs/bucket.md), `torchvision:NAME` or"
-        " `python:MODULE.FUNCTION`",
+        "`surfaces` (the example pictures), `folder`, `csv`, `parquet`, `s3` (docs/bucket.md),"
+        " `torchvision:NAME` or `python:MODULE.FUNCTION`",
     )
     path: Annotated[str, Field(min_length=1)] = setting(
         "data/raw/surfaces.csv",
@@ -363,7 +363,7 @@ class TrainParams(Section):
         "last",
         "with `last`, the head uses the last layer. With `all`, it also uses the inner blocks from"
         " `extract.blocks: all`. With `auto`, cross-validation chooses between the last layer and"
-        " all layers, and among the listed heads (docs/learning.md)",
+        " all layers, and among the combinations of listed hyperparameters (docs/learning.md)",
     )
     refit: bool = setting(
         True, "retrain the chosen head on the training and validation examples together"
