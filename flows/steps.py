@@ -1,6 +1,5 @@
 """The steps of a flow run: each DVC operation is a task run, whose state shows the outcome."""
 
-import itertools
 import re
 import time
 from dataclasses import dataclass, field
@@ -59,7 +58,10 @@ class Run:
 
         The other stage then gets the first process of DVC, which forks it, so it begins earlier.
         """
-        below = self._below()
+        below: dict[str, set[str]] = {name: set() for name in self.plan}
+        for stage in reversed(self.plan):
+            for up in self.plan[stage]["upstream"]:
+                below[up] |= {stage} | below[stage]
         beside = (
             other
             for other in below.keys() - self.outcomes.keys()
@@ -67,24 +69,6 @@ class Run:
         )
         own = len(below.get(name, ()))
         return any(len(below[other]) > own and self.will_run(other) for other in beside)
-
-    def aside(self) -> str | None:
-        """Return a stage that will probably stand aside, if the stages to come have one."""
-        below = self._below()
-        coming = [name for name in self.plan if name not in self.outcomes and self.will_run(name)]
-        for name, other in itertools.permutations(coming, 2):
-            related = name in below[other] or other in below[name]
-            if not related and len(below[other]) > len(below[name]):
-                return name
-        return None
-
-    def _below(self) -> dict[str, set[str]]:
-        """Return the stages that need a stage's outputs, directly or not."""
-        below: dict[str, set[str]] = {name: set() for name in self.plan}
-        for stage in reversed(self.plan):
-            for up in self.plan[stage]["upstream"]:
-                below[up] |= {stage} | below[stage]
-        return below
 
     def failed(self) -> list[str]:
         """Return the steps that failed."""
@@ -180,10 +164,7 @@ def step(run: Run, name: str, do: str, request: dict[str, Any]) -> State[Any]:
         except MayPassError as error:
             run.outcomes[name], run.messages[name] = "failed", str(error)
             raise
-    state = _note(run, name, result)
-    if run.outcomes[name] == "ran" and (aside := run.aside()):
-        run.pool.prepare(aside)
-    return state
+    return _note(run, name, result)
 
 
 def _note(run: Run, name: str, result: dict[str, Any]) -> State[Any]:

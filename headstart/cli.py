@@ -30,7 +30,7 @@ def main() -> None:
         stage.run(sys.argv[2])
         return
     if sys.argv[1:2] == ["starter"]:  # of `flows.dvc.forked`
-        starter.serve(int(sys.argv[2]), stage.run, *sys.argv[3:])
+        starter.serve(int(sys.argv[2]), stage.run)
         return
     try:
         parser = _parser()

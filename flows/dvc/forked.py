@@ -32,9 +32,7 @@ COMMANDS = {
 
 
 @contextlib.contextmanager
-def forked(
-    soon: Path | None = None, only: str = ""
-) -> Iterator[Callable[[Path, Iterable[str]], None]]:
+def forked(soon: Path | None = None) -> Iterator[Callable[[Path, Iterable[str]], None]]:
     """Let DVC fork Headstart's stages, but start any other command as usual.
 
     Yields a function that starts the process for a project, if one of the commands that will
@@ -43,7 +41,6 @@ def forked(
 
     Args:
         soon: a project in which a stage will probably run, if it is known already.
-        only: the stage whose code is imported ahead; all stages' if empty.
     """
     start = dvc.stage.run._run
     starters: dict[Any, Starter] = {}
@@ -52,7 +49,7 @@ def forked(
         shared = {name: value for name, value in options["env"].items() if name != DVC_STAGE}
         key = executable, program, options["cwd"], frozenset(shared.items())
         if key not in starters:
-            starters[key] = Starter(executable, program, only, **options)
+            starters[key] = Starter(executable, program, **options)
         return starters[key]
 
     def fork_or_start(executable: str | None, command: str, **options: Any) -> None:
@@ -82,8 +79,7 @@ def forked(
     dvc.stage.run._run = fork_or_start
     try:
         if soon:
-            first = only or "ingest"
-            begin(soon, [f"python -m pipeline.{first}", f"headstart run {first}"])
+            begin(soon, ["python -m pipeline.ingest", "headstart run ingest"])
         yield begin
     finally:
         dvc.stage.run._run = start
@@ -113,10 +109,10 @@ def _starting(command: str, **options: Any) -> tuple[str, str] | None:
 class Starter:
     """A process that imports the stages' code and forks the stages."""
 
-    def __init__(self, executable: str | None, program: str, only: str, **options: Any) -> None:
+    def __init__(self, executable: str | None, program: str, **options: Any) -> None:
         """Start the process as DVC starts a command, in the shell `executable`."""
         self._asked, its = socket.socketpair()
-        command = dvc.stage.run._make_cmd(executable, f"{program} {its.fileno()} {only}")
+        command = dvc.stage.run._make_cmd(executable, f"{program} {its.fileno()}")
         self._process = subprocess.Popen(command, pass_fds=[its.fileno()], **options)  # noqa: S603
         its.close()
         self._replies = self._asked.makefile(encoding="utf-8")

@@ -28,19 +28,17 @@ LINE = 2000  # characters of a line that are passed on
 class DvcProcess:
     """One process of `flows/dvc/process.py` in the DVC repository `root`."""
 
-    def __init__(self, root: Path, *forks: str) -> None:
+    def __init__(self, root: Path, *, forks: bool) -> None:
         """Start the process, which imports DVC and waits for requests.
 
         Args:
-            root: the DVC repository.
-            forks: `forks`, if its stages are forked from a process that imports their code ahead,
-                and the name of a stage, if that is the first one, and its code alone is imported.
+            forks: whether its stages are forked from a process that imports their code ahead.
         """
         self._token = f"\x1e{uuid.uuid4()} "
         script = Path(__file__).with_name("process.py")
         # Stages run `python`; this makes it the interpreter that runs this, whatever the PATH was.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        arguments = [self._token, str(GRACE_SECONDS), *forks]
+        arguments = [self._token, str(GRACE_SECONDS), *["forks"] * forks]
         self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
             # -P: the folder of flows/ must not shadow anything that DVC imports.
             [sys.executable, "-P", str(script), *arguments],
@@ -128,7 +126,7 @@ _warm: dict[Path, DvcProcess] = {}
 
 def warm_up(root: Path) -> None:
     """Start the first process of the next pool in `root`, so that DVC's import runs in parallel."""
-    _warm[root] = DvcProcess(root, "forks")
+    _warm[root] = DvcProcess(root, forks=True)
 
 
 def ask_warm(root: Path, do: str, **request: Any) -> dict[str, Any]:
@@ -153,21 +151,10 @@ class Pool:
 
     def _start(self) -> DvcProcess:
         warm = _warm.pop(self._root, None)
-        # A further process that forks would import the same code again.
-        forks = [] if self._all else ["forks"]
-        process = warm if warm and warm.alive() else DvcProcess(self._root, *forks)
+        # A second process that forks would import the same code again.
+        process = warm if warm and warm.alive() else DvcProcess(self._root, forks=not self._all)
         self._all.append(process)
         return process
-
-    def prepare(self, stage: str) -> None:
-        """Start the second process, which imports the code of a stage that will run beside others.
-
-        Does nothing if there is a second process.
-        """
-        with self._lock:
-            if len(self._all) == 1 and not self._stopped:
-                self._all.append(DvcProcess(self._root, "forks", stage))
-                self._idle.append(self._all[-1])
 
     def ask(
         self,

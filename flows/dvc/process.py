@@ -1,12 +1,11 @@
 """The process that talks to DVC: it handles one request at a time, and dies with its parent.
 
 `flows.dvc.pool` starts it as `python process.py TOKEN GRACE`, so it imports nothing of `flows` by
-name. With a third argument it forks stages, see `forked.py`; a fourth one names the stage whose
-code is imported at once. A request is a line of JSON on stdin. The reply is the token followed by a
-line of JSON on stdout, after whatever the stage itself printed. The process has its own session, so
-that it and the stage it runs are one process group. The end of stdin means that the parent has died
-or wants to stop (the kernel closes the pipe even after kill -9): the stage is then asked to stop
-and, if need be, killed.
+name. With a third argument it forks stages, see `forked.py`. A request is a line of JSON on stdin.
+The reply is the token followed by a line of JSON on stdout, after whatever the stage itself
+printed. The process has its own session, so that it and the stage it runs are one process group.
+The end of stdin means that the parent has died or wants to stop (the kernel closes the pipe even
+after kill -9): the stage is then asked to stop and, if need be, killed.
 """
 
 import contextlib
@@ -349,8 +348,6 @@ def _beside(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    forks = None
-    if len(sys.argv) > 3:
-        forks = _beside("forked").forked(*[Path.cwd(), *sys.argv[4:]] if sys.argv[4:] else [])
+    forks = _beside("forked").forked() if len(sys.argv) > 3 else None
     once = _beside("once")
     main(sys.argv[1], float(sys.argv[2]), once.look_once(), once.parse_once(), forks=forks)

@@ -1,8 +1,8 @@
-"""Fork stages from a process that has their code: `python -m pipeline.core.starter FD [STAGE]`.
+"""Fork stages from a process that has imported their code: `python -m pipeline.core.starter FD`.
 
 A stage with little to do spends most of its time on imports. `flows.dvc.forked` starts this process
 with the environment of a run's first stage, and requests each stage over a socket, whose file
-descriptor is FD. Requests and replies are lines of JSON. With a STAGE, only its code is imported.
+descriptor is FD. Requests and replies are lines of JSON.
 
 The process has a single Python thread when it forks. The threads that NumPy's OpenBLAS and
 pyarrow's jemalloc start when they are imported have fork handlers of their own.
@@ -32,12 +32,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)  # those that a terminal or a flow sen
 Stamps = dict[str, tuple[int, ...]]
 
 
-def serve(descriptor: int, run: Callable[[str], None], *only: str) -> None:
+def serve(descriptor: int, run: Callable[[str], None]) -> None:
     """Fork a process for each request, and report its exit code, until the socket is closed.
 
     A request is refused if code or libraries have changed since this process started. `run` runs a
-    stage in the new process, which then leaves this function. If stages are named in `only`, the
-    others' code is not imported ahead.
+    stage in the new process, which then leaves this function.
     """
     noted: list[int] = []  # signals to the group: this process outlives its stage
 
@@ -49,7 +48,7 @@ def serve(descriptor: int, run: Callable[[str], None], *only: str) -> None:
     asked.set_inheritable(False)
     requests = asked.makefile(encoding="utf-8")
     imported = stamps()
-    waiting = list(only or STAGES)
+    waiting = list(STAGES)
     gc.disable()  # it would look at each module's objects, again and again
     while line := _next(requests, asked, waiting):
         request = json.loads(line)
@@ -136,4 +135,4 @@ def _as_started() -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), run_module, *sys.argv[2:])
+    serve(int(sys.argv[1]), run_module)

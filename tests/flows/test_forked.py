@@ -19,7 +19,6 @@ from toys import wait_for
 
 from flows.dvc.forked import OFF, forked
 from flows.dvc.pool import Pool
-from flows.steps import Run
 from pipeline.core import starter
 from pipeline.core.errors import StoppedError
 from tests.conftest import ROOT
@@ -187,34 +186,3 @@ def test_a_flow_that_ends_takes_its_forked_stage_along(
         with pytest.raises(StoppedError):
             asked.result()
         wait_for(lambda: not any(one.is_running() for one in group))
-
-
-def test_the_code_of_a_stage_that_will_run_beside_others_is_imported(
-    clone: Path, dvc_template: Path
-) -> None:
-    shutil.copytree(dvc_template, clone, symlinks=True, dirs_exist_ok=True)
-    (clone / "dvc.yaml").write_text("stages: {ingest: {cmd: python -m pipeline.ingest}}")
-    lines: list[str] = []
-    with Pool(clone) as pool:
-        for _ in range(2):
-            pool.prepare("ingest")
-        wanted = {"stage": "ingest", "force": False}
-        assert pool.ask("reproduce", lines.append, aside=True, **wanted)["outcome"] == "ran"
-        assert len(pool._all) == 2
-    assert any('"forked": true' in line for line in lines)
-
-
-def test_which_stage_will_stand_aside(tmp_path: Path) -> None:
-    upstream = {
-        "extract": [], "train": ["extract"], "checks": ["extract"], "report": ["train", "checks"],
-        "evaluate": ["train"],
-    }  # fmt: skip
-    with Pool(tmp_path) as pool:
-        plan = {name: {"upstream": above, "changed": True} for name, above in upstream.items()}
-        run = Run(tmp_path, pool, force=False, plan=plan)
-        assert run.aside() == "checks"
-        run.outcomes |= dict.fromkeys(("extract", "checks"), "ran")
-        assert run.aside() is None
-        plan["checks"]["changed"] = False
-        run.outcomes = {"extract": "unchanged"}
-        assert run.aside() is None
