@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -369,8 +370,8 @@ def extract_once(made: Project, runner: str, ray: Any = None) -> None:
     shutil.rmtree(made.folder / "data" / "features", ignore_errors=True)
     made.set(cluster={"runner": runner, "address": ADDRESS})
     command = [sys.executable, "-m", "pipeline.extract"]
-    if ray is None:
-        made.run(*command)
+    if ray is None:  # not by `made.run`, which looks at the processes' memory all the time
+        subprocess.run(command, cwd=made.folder, env=made.environment, check=True)
     else:
         done = ray.run(*command, cwd=made.folder, environment=made.environment)
         print(done.stdout, done.stderr, flush=True)
