@@ -12,7 +12,7 @@ from pipeline.core.params import Params
 
 HEAD = """# Parameters
 
-All parameters are in `params.yaml`. If this file contains a mistake, a command ends with an error
+You set parameters in `params.yaml`. If this file contains a mistake, a command ends with an error
 message before it does any work. The file must contain the parameters that `dvc.yaml` names. If one
 of them is missing, `headstart repro` prints the line to add. Every other parameter has its default
 value if it is not in the file.

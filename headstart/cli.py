@@ -73,9 +73,9 @@ HELP = {
     "schedule": "Run the deployments of prefect.yaml on schedule, and when the data changes.",
     "dashboard": "Open Prefect's dashboard. If no server is running, start one.",
     "next": "Propose unlabelled examples to label next.",
-    "label": "Open a page to label the most informative examples.",
+    "label": "Serve a page on which you label the most informative examples.",
     "map": "Write a t-SNE layout for the report's map to map/landmarks.parquet. Commit this file.",
-    "review": "Open the report in a browser, and save the corrections that you make there.",
+    "review": "Serve the report to a browser, and save the corrections that you enter in it.",
     "upgrade": "Upgrade the project to the installed Headstart, and list the stages to run again.",
     "predict": "Predict the classes, labels or targets of examples with a trained bundle.",
 }

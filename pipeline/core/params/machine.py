@@ -70,7 +70,7 @@ class ClusterParams(Section):
     )
     address: (
         Annotated[str, form(r"([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}", "HOST:PORT of the head")] | None
-    ) = setting(None, "`HOST:PORT` of the Ray cluster's head, such as `10.0.0.1:6379`")
+    ) = setting(None, "`HOST:PORT` of the Ray cluster's head node, such as `10.0.0.1:6379`")
 
     @model_validator(mode="after")
     def _go_together(self) -> "ClusterParams":

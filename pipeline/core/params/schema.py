@@ -150,8 +150,8 @@ class IngestParams(Section):
     )
     targets: Targets | None = setting(
         None,
-        "columns of the table to predict. `multilabel` needs one column per label, with 1, 0 or,"
-        " if the label is unknown, an empty cell. `regression` needs one column per target. With"
+        "columns of the table to predict. For `multilabel`, list one column per label; its cells"
+        " are 1, 0 or empty (unknown). For `regression`, list one column per target. With"
         " `null`, the model predicts the column `ingest.label`",
     )
     label: TargetName = setting("label", "column of the table with the labels")
@@ -462,7 +462,7 @@ class EvaluateParams(Section):
 
     top_k: Annotated[int, Field(ge=1)] = setting(
         3,
-        "k in top-k accuracy, the fraction of examples with the label among the k most probable"
+        "k in top-k accuracy, the fraction of examples whose label is among the k most probable"
         " classes",
     )
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = setting(
@@ -493,8 +493,8 @@ class ChecksParams(Section):
 
     duplicate_cosine: Annotated[float, Field(ge=0, le=1)] = setting(
         0.5,
-        "`checks` looks for near-duplicates only among pairs of examples with at least this cosine"
-        " similarity of their features",
+        "`checks` looks for near-duplicates only among pairs of examples whose features have at"
+        " least this cosine similarity",
     )
     label_issue_margin: Annotated[float, Field(ge=0, le=1)] = setting(
         0.5,
@@ -506,7 +506,9 @@ class ChecksParams(Section):
     drift_level: Annotated[float, Field(ge=0.001, lt=1)] = setting(  # the permutations tell no less
         0.01, "overall significance level of the drift tests; at least 0.001"
     )
-    seed: Seed = setting(0, "random seed for the folds and permutations")
+    seed: Seed = setting(
+        0, "random seed for cross-validation folds and the permutations of drift tests"
+    )
 
 
 TrainingExamples = Literal["features_and_paths", "features", "none"]
@@ -517,8 +519,8 @@ class BundleParams(Section):
 
     training_examples: TrainingExamples = setting(
         "features_and_paths",
-        "what the bundle stores about the training examples: `features_and_paths` (and labels),"
-        " `features` (and labels) or `none` (docs/privacy.md)",
+        "what the bundle stores about the training examples: `features_and_paths`, `features` or"
+        " `none`. The first two also include labels (docs/privacy.md)",
     )
 
 
@@ -587,7 +589,9 @@ class FinetuneParams(Section):
     batch_size: Annotated[int, Field(ge=1)] = setting(32, "number of examples per batch")
     learning_rate: Positive = setting(0.00003, "learning rate for the head and the LoRA adapters")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = setting(
-        0.7, "factor by which the learning rate decreases from each block to the block below"
+        0.7,
+        "ratio of a block's learning rate to that of the next block; for the last block, to that"
+        " of the head",
     )
     weight_decay: NotNegative = setting(0.01, "weight decay of AdamW")
     batch_norm: Literal["kept", "updated"] = setting(
