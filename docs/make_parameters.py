@@ -18,8 +18,8 @@ of them is missing, `headstart repro` prints the line to add. Every other parame
 value if it is not in the file.
 
 Defaults never change, so older projects keep their results. In clones of the repository and in new
-picture projects, `params.yaml` sets some parameters to other values. The tables show these values
-after "New picture projects". `make docs` generates this page from the code."""
+picture projects, `params.yaml` sets some parameters to other values. The tables list these values
+as "New picture projects: …". `make docs` generates this page from the code."""
 SHIPPED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8"))
 
 

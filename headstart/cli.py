@@ -252,7 +252,7 @@ def _add_federated(subcommands: Any) -> None:
     joining = _added(
         subcommands,
         "federate",
-        "Compute one head from the sums of several sites, and write a bundle with this head.",
+        "Compute one head from the feature sums of several sites, and write a bundle with it.",
         argument_default=argparse.SUPPRESS,
     )
     joining.add_argument(

@@ -227,7 +227,7 @@ class Augmentation(Section):
 
 
 class ExtractParams(Section):
-    """The backbone, and the engine that runs it."""
+    """The backbone, and the library that runs it (the engine)."""
 
     backbone: BackboneName = setting(
         "efficientnet_lite0",
@@ -324,7 +324,7 @@ def _penalties(given: Any) -> Any:
 
 
 class TrainParams(Section):
-    """The head. If hyperparameters are lists, one head is trained for each combination."""
+    """The head. If hyperparameters are lists, `train` trains one head for each combination."""
 
     optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = setting(
         "lbfgs",
