@@ -360,7 +360,7 @@ def processor_s(work: Callable[[], None]) -> float:
     before = psutil.cpu_times()
     work()
     after = psutil.cpu_times()
-    return sum(getattr(after, name) - getattr(before, name) for name in BUSY)
+    return sum(float(getattr(after, name) - getattr(before, name)) for name in BUSY)
 
 
 def extract_once(made: Project, runner: str, ray: Any = None) -> None:
