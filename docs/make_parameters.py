@@ -18,8 +18,10 @@ of them is missing, `headstart repro` prints the line to add. Every other parame
 value if it is not in the file.
 
 Defaults never change, so older projects keep their results. In clones of the repository and in new
-picture projects, `params.yaml` sets some parameters to other values. The tables list these values
-as "New picture projects: …". `make docs` generates this page from the code."""
+projects, `params.yaml` sets some parameters to other values. The tables list these values as "New
+projects: …", or as "New picture projects: …" if only picture projects and clones set them. `make docs`
+generates this page from the code."""
+NEW = {"ingest.val_of_each_class": True}  # what `headstart init` sets in projects of all kinds
 SHIPPED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8"))
 
 
@@ -53,7 +55,9 @@ def section(title: str, model: type[BaseModel], name: str) -> list[str]:
         text = re.sub(r"docs/(\w+\.md)(#[\w-]+)?", r"[\1](\1\2)", text)
         default = shown(field.default)
         here = shown(SHIPPED[name].get(key, field.default))
-        if here != default and (name != "augment" or "image" in title):
+        if f"{name}.{key}" in NEW:
+            text += f". New projects: {shown(NEW[f'{name}.{key}'])}"
+        elif here != default and (name != "augment" or "image" in title):
             text += f". New picture projects: {here}"
         rows.append(f"| `{name}.{key}` | {default} | {text} |")
     return rows

@@ -346,7 +346,8 @@ def in_words(tables: Tables, kind: Kind, name: str, labels: int, drawn: int) -> 
         return f"{words}; next: headstart init mine{option} --data {shlex.quote(str(data))}"
     ingest = params.load(kinds.schema).ingest
     read = Path(ingest.path)
-    if read.resolve() in (tables.folder.resolve(), tables.labels.resolve()):
+    here = read.resolve() in (tables.folder.resolve(), tables.labels.resolve())
+    if here and ingest.source == "csv":
         return f"{words}; next: headstart repro"
     if ingest.source == "folder":
         words += f"; this project reads {read}: copy each file to the folder of its label there"

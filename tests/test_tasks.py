@@ -210,6 +210,7 @@ def test_many_labels_take_seconds(given: Given) -> None:
         ({"label": [1.5, 2.0] * 12}, "regression", None, ""),
         ({"sun": [True, False, None, True] * 6, "snow": [0.0, 1.0] * 12}, "multilabel",
          ["sun", "snow"], ""),
+        ({"sun": [1.0, 2.0] * 12, "label": [["a"], ["b"]] * 12}, "regression", ["sun"], ""),
     ],
 )  # fmt: skip
 def test_parquet_has_other_types(
@@ -223,6 +224,14 @@ def test_parquet_has_other_types(
     except HeadstartError as error:
         found = str(error)
     assert pd.Series([found]).str.contains(words or "^$")[0], found
+
+
+def test_a_column_of_lists_that_ingest_label_names_is_refused(given: Given) -> None:
+    own = {"text": [f"text {i}" for i in range(24)], "tags": [["a", "b"], ["b"]] * 12}
+    pq.write_table(pa.table(own), f"{TABLE}.parquet")
+    asked = {"source": "parquet", "path": f"{TABLE}.parquet", "label": "tags"}
+    with pytest.raises(DataError, match=r"the column tags is list<.*>; it should be text"):
+        given([], None, "multilabel", None, **asked)
 
 
 def test_vectors_are_no_targets(given: Given) -> None:

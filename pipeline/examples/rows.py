@@ -13,10 +13,13 @@ import csv
 import io
 import os
 import re
+import threading
 import tokenize
 import weakref
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
@@ -48,6 +51,8 @@ class Dialect(NamedTuple):
 
 PLAIN = Dialect()
 
+_one_opens = threading.Lock()
+
 Row: TypeAlias = dict[str | None, Any]
 
 
@@ -56,13 +61,15 @@ class Table(NamedTuple):
 
     `rows` are the cells except vectors, as texts by column name; the key None has the surplus
     fields of a CSV row. `column` is TEXT or VECTOR, or empty if no cell is an example. `cells` are
-    the examples, one text or vector per row.
+    the examples, one text or vector per row. `nested` are the types of the Parquet columns whose
+    cells are lists or the like, by name.
     """
 
     columns: list[str]
     rows: list[Row]
     column: str
     cells: Any  # a sequence
+    nested: Mapping[str, str] = MappingProxyType({})
 
     def keys(self) -> list[str]:
         """Return each row's key."""
@@ -100,7 +107,7 @@ def load(file: Path, key: str) -> bytes:
         RefusedError: there is no such row or table, or the table cannot be read.
     """
     try:
-        opened = _opened(file, _stamp(file))
+        opened = _table(file)
         if isinstance(opened, str):
             raise RefusedError(opened)
         table, places = opened
@@ -121,7 +128,7 @@ def examples(file: Path, wanted: str = "") -> list[Path]:
     Raises:
         DataError: the table cannot be read, or has no examples although they are `wanted`.
     """
-    opened = _opened(file, _stamp(file))
+    opened = _table(file)
     if isinstance(opened, str):
         raise DataError(opened)
     table, places = opened
@@ -165,6 +172,13 @@ def _bytes(cell: Any) -> bytes:
         vector = np.asarray(cell).astype("<f4")
     np.lib.format.write_array(buffer, vector, version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
+
+
+def _table(file: Path) -> tuple[Table, dict[str, int]] | str:
+    """Return what `_opened` returns; if several threads ask at once, one of them reads the table."""
+    stamp = _stamp(file)
+    with _one_opens:
+        return _opened(file, stamp)
 
 
 @lru_cache(maxsize=4)
@@ -385,24 +399,20 @@ def _parquet(file: Path, holds: bool) -> Table:
     both = [name for name in (TEXT, VECTOR) if name in columns and holds]
     if len(both) == 2:
         raise DataError(f"{file} has a column {TEXT} and a column {VECTOR}; remove one")
-    if "label" in columns and pa.types.is_nested(form := table.schema.field("label").type):
-        raise DataError(
-            f"{file}: the column label is {form}; it should be text, with | between the labels of"
-            " an example that has several"
-        )
+    nested = {one.name: str(one.type) for one in table.schema if pa.types.is_nested(one.type)}
     others = table.drop_columns([VECTOR]) if VECTOR in both else table
     rows: list[Row] = [
         {name: "" if value is None else str(value) for name, value in row.items()}
         for row in others.to_pylist()
     ]
     if not both:
-        return Table(columns, rows, "", ())
+        return Table(columns, rows, "", (), nested)
     (column,) = both
     form = table.schema.field(column).type
     if column == TEXT:
         if not (pa.types.is_string(form) or pa.types.is_large_string(form)):
             raise DataError(f"{file}: the column {TEXT} is {form}; it should be text")
-        return Table(columns, rows, TEXT, table[TEXT].to_pylist())
+        return Table(columns, rows, TEXT, table[TEXT].to_pylist(), nested)
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     numbers = (pa.types.is_floating, pa.types.is_integer)
     if not any(is_list(form) for is_list in lists) or not any(
@@ -415,4 +425,4 @@ def _parquet(file: Path, holds: bool) -> Table:
         for chunk in chunks
         for one in chunk
     ]
-    return Table(columns, rows, VECTOR, vectors)
+    return Table(columns, rows, VECTOR, vectors, nested)

@@ -97,7 +97,7 @@ def _read(
         for (row, _, digest), seen in zip(loaded, inspected, strict=True):
             result = seen if isinstance(seen, str) else Inspected(digest, seen)
             results[row.path] = result
-            memory.note(row, result)
+            memory.note(row, result, digest)
         return results
 
     def alone(row: Found) -> dict[Path, Result | ChangedError]:

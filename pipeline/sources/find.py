@@ -9,7 +9,7 @@ from ..core.params import IngestParams
 from ..core.paths import PICTURES
 from ..examples.files import leads_out
 from ..examples.objects import LISTING
-from ..examples.rows import ENDINGS
+from ..examples.rows import ENDINGS, MATRIX
 from ..kinds import Kind
 from .bucket import bucket, no_listing
 from .folder import folder
@@ -58,9 +58,9 @@ def listing(params: IngestParams, kind: Kind) -> Listing:
 
 
 def tables(params: IngestParams) -> list[Path]:
-    """Return the tables that may list the source; they need not exist."""
+    """Return the tables that may list the source and the matrix of vectors; none need exist."""
     path = Path(params.path)
-    return [path] if path.is_file() else [path / LISTING, *(path / name for name in TABLES)]
+    return [path] if path.is_file() else [path / name for name in (LISTING, *TABLES, MATRIX)]
 
 
 def stop_if_others_came(params: IngestParams, found: Listing) -> None:

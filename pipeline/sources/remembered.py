@@ -10,7 +10,9 @@ The cache has three levels, the fastest first:
 
 The entry of an object is a list of numbers. If the object was accepted, the list has a 1, the 32
 bytes of the digest, and the kind's numbers. If it was refused, the list has a 0 and the bytes of
-the reason in UTF-8.
+the reason in UTF-8. The entries of refused objects, and of objects whose format needs its own
+libraries, have other keys, and first the format and the libraries that read the object: with other
+libraries, it is read again. Version 0.3 wrote refusals without libraries, which are not used.
 """
 
 import contextlib
@@ -66,6 +68,7 @@ class Memory:
         self._local = _Cache(open_local, kind.nouns) if default_address() else self._store
         self._entries: dict[str, list[Any]] = {}  # by path: stamp, digest, and numbers or reason
         self._libraries: dict[str, str] = {}  # that decode these entries, by format
+        self._forms: dict[str, str] = {}  # formats that need their own libraries, by digest
         self._held: dict[str, list[Any]] = {}  # the entries by stamp that the store has
 
     def known(self, part: int, rows: Sequence[Found]) -> dict[Path, Result]:
@@ -74,7 +77,14 @@ class Memory:
         versions = {self._version(row): row.path for row in rows if row.identity}
         for key, numbers in self._store.get(list(versions)).items():
             result = _read(numbers, self._kind)
-            if result is not None:
+            if isinstance(result, Inspected):
+                found[versions[key]] = result
+        others = [row for row in rows if row.identity and row.path not in found]
+        versions = {self._version(row, by_libraries=True): row.path for row in others}
+        for key, numbers in self._store.get(list(versions)).items():
+            form, libraries, rest = _parted(numbers)
+            result = _read(rest, self._kind)
+            if result is not None and self._kind.read_by(form) == libraries:
                 found[versions[key]] = result
 
         held, self._entries = self._of_part(part), {}
@@ -110,10 +120,15 @@ class Memory:
                 results.append(str(error))
         return results
 
-    def note(self, row: Found, result: Result) -> None:
+    def note(self, row: Found, result: Result, digest: str) -> None:
         """Cache the result of inspecting an example by its version or stamp."""
         stamp = self._stamps.get(row.path)
-        if row.identity:
+        form = self._forms.get(digest, "")
+        if row.identity and (form or isinstance(result, str)):
+            text = _text(form, self._kind.read_by(form))
+            numbers = np.concatenate([text, _numbers(result, self._kind)])
+            self._store.new[self._version(row, by_libraries=True)] = numbers
+        elif row.identity:
             self._store.new[self._version(row)] = _numbers(result, self._kind)
         elif stamp and isinstance(result, str):
             self._entries[str(row.path)] = [stamp, None, result]
@@ -152,15 +167,17 @@ class Memory:
         content = os.fsencode(f"{LAYOUT}\n{Path.cwd()}\n{part}\n{self._read_by}")
         return blake2b(content, digest_size=16, person=b"stamps").digest()
 
-    def _version(self, row: Found) -> bytes:
+    def _version(self, row: Found, by_libraries: bool = False) -> bytes:
         content = row.identity + self._read_by.encode()
-        return blake2b(content, digest_size=16, person=b"object").digest()
+        person = b"read by" if by_libraries else b"object"
+        return blake2b(content, digest_size=16, person=person).digest()
 
     def _content(self, data: bytes, digest: str) -> bytes:
         form = self._kind.form(data)
         libraries = self._kind.read_by(form)
         if libraries:
             self._libraries[form] = libraries
+            self._forms[digest] = form
         made_by = f"{self._kind.inspected_by()}{libraries}, {digest}"
         return blake2b(made_by.encode(), digest_size=16).digest()
 
@@ -215,6 +232,19 @@ class _Cache:
 
     def _warn(self, error: StoreError) -> None:
         print(f"ingest: warning: {self._nouns} seen before are decoded again: {error}")
+
+
+def _text(form: str, libraries: str) -> NDArray[np.float32]:
+    """Encode a format and its libraries."""
+    text = f"{form}\n{libraries}".encode()
+    return np.array([len(text), *text], np.float32)
+
+
+def _parted(numbers: NDArray[np.float32]) -> tuple[str, str, NDArray[np.float32]]:
+    """Return the format and the libraries that `_text` encoded, and the numbers after them."""
+    end = 1 + int(numbers[0])
+    form, _, libraries = bytes(numbers[1:end].astype(np.uint8)).decode().partition("\n")
+    return form, libraries, numbers[end:]
 
 
 def _numbers(result: Result, kind: Kind) -> NDArray[np.float32]:

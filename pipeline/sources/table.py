@@ -144,8 +144,14 @@ def opened(root: Path, source: str, of_kind: str, wanted: Wanted) -> tuple[Path,
     absent = [name for name in ("path", *learned) if name not in whole.columns]
     if holds:
         absent = [name for name in absent if name != "path"]
-    elif root.is_file() and not absent:
+    apart = not holds or (of_kind == examples.VECTOR and file.suffix == ".csv")  # in other files
+    if root.is_file() and apart and not absent:
         raise needs_folder
+    if not targets and (form := whole.nested.get(learned[0])):
+        raise DataError(
+            f"{file}: the column {learned[0]} is {form}; it should be text, with | between the"
+            " labels of an example that has several"
+        )
     if not absent:
         return file, whole if targets else _with_label(whole, learned[0])
     if "path" in absent and of_kind:
@@ -195,7 +201,8 @@ def _rewritten(file: Path, whole: examples.Table) -> Path:
     """
     copy = PICTURES / file.name
     with copy.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
+        # Before 3.11.9 and 3.12.3, Python does not quote cells because of a carriage return.
+        writer = csv.writer(lines, lineterminator="\n", quoting=csv.QUOTE_ALL)
         texts = whole.cells if whole.column == TEXT else None
         writer.writerow([KEY, TEXT] if texts else [KEY])
         for number, key in enumerate(whole.keys()):

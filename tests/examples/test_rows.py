@@ -4,6 +4,8 @@ import io
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,21 @@ def test_a_key_comes_back_from_its_address(tmp_path, key):
     address = rows.address(tmp_path / "t.csv", key)
     assert address.parent == tmp_path
     assert rows.parted(address) == (tmp_path / "t.csv", key)
+
+
+def test_of_threads_that_ask_at_once_one_reads_the_table(tmp_path, monkeypatch):
+    file, read, times = tmp_path / "t.csv", rows.read, []
+    file.write_text("text,label\n" + "word,x\n" * 8)
+
+    def slowly(*given, **more):
+        times.append(1)
+        time.sleep(0.2)
+        return read(*given, **more)
+
+    monkeypatch.setattr(rows, "read", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda number: rows.load(file, str(number)), range(1, 9))) == {b"word"}
+    assert len(times) == 1
 
 
 def test_a_file_of_such_a_name_is_a_file(tmp_path):

@@ -288,6 +288,22 @@ def test_a_refusal_for_its_content_is_remembered_too(
     assert any("bad.png" in path for path in between.read())
 
 
+def test_if_other_libraries_read_a_format_its_objects_are_read_again(
+    shapes: Bucket, between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes.put(**{"shapes/disc/bad.png": b"no picture"})
+    listing.run(None)
+    image = type(kinds.named("image"))
+    monkeypatch.setattr(image, "form", lambda kind, data: "X")
+    for libraries, read_again in (("one", True), ("one", False), ("two", True)):
+        monkeypatch.setattr(image, "read_by", lambda kind, form, now=libraries: now)
+        between.asked.clear()
+        ingest()
+        assert bool(between.read()) == read_again
+        assert len(manifest()) == 40
+        assert refusals().keys() == {"disc%2Fbad.png"}
+
+
 def test_without_the_store_all_is_read_again(
     shapes: Bucket, between: Between, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

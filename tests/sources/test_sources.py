@@ -393,9 +393,20 @@ def test_carriage_returns_end_the_lines_of_an_old_mac(project: Project) -> None:
     assert labelled(quoted) == {("data/raw/x/1.jpg", "an t", "")}
 
 
-@pytest.mark.parametrize("deed", ["overwrite", "replace", "truncate"])
+def test_a_carriage_return_in_quotes_stays_in_the_copy_of_a_table(project: Project) -> None:
+    file = Path("data/raw/x.csv")
+    file.write_bytes(b'text;label\n"one\rtwo";a\nthree;b\n')
+    asked = params("csv", str(file)).model_copy(update={"separator": ";"})
+    found = find.listing(asked, kinds.named("text")).found
+    assert [load(row.path, 100) for row in found] == [b"one\rtwo", b"three"]
+
+
+@pytest.mark.parametrize(
+    ("deed", "encoding"),
+    [("overwrite", ""), ("replace", ""), ("truncate", ""), ("replace", "latin-1")],
+)
 def test_a_matrix_that_changes_while_ingest_runs_stops_it_and_is_named(
-    project: Project, monkeypatch: pytest.MonkeyPatch, deed: str
+    project: Project, monkeypatch: pytest.MonkeyPatch, deed: str, encoding: str
 ) -> None:
     folder = Path("data/raw/x")
     folder.mkdir()
@@ -403,6 +414,8 @@ def test_a_matrix_that_changes_while_ingest_runs_stops_it_and_is_named(
     matrix, numbers = folder / "vectors.npy", np.random.default_rng(0).normal(size=(40, 600))
     np.save(matrix, numbers)
     of_vectors("csv", folder)
+    if encoding:
+        project.set(**{"ingest.encoding": encoding})  # `ingest` copies the table and the matrix
     inspect, done = parse.vector, threading.Event()
 
     def at_the_first(data: bytes) -> Any:

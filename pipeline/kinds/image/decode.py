@@ -261,7 +261,7 @@ def _measured(data: bytes, reading: Reading) -> Measured | None:
         except Exception as error:  # libtiff raises many kinds on malicious files
             raise RefusedError(f"damaged or cut short ({_reason(error)})") from None
     picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).convert("RGB")
-    turn = TURNS.get(page.tags.get(tiff.ORIENTATION, (1,))[0])
+    turn = TURNS.get((page.tags.get(tiff.ORIENTATION) or (1,))[0])  # a damaged field is empty
     picture = picture if turn is None else picture.transpose(turn)
     return Measured(picture, "TIFF", _joined(words, more))
 

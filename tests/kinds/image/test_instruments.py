@@ -132,6 +132,13 @@ def test_other_numbers_of_a_tiff(dtype, byteorder):
         assert "set ingest.range" in refused(data)
 
 
+def test_an_orientation_without_a_value_turns_nothing():
+    data = bytearray(picture_cases.tiff(counts(), extratags=[(274, 3, 1, 6, True)]))
+    struct.pack_into("<L", data, bytes(data).index(struct.pack("<HHL", 274, 3, 1)) + 4, 0)
+    pixels, _ = grey(bytes(data), FILE)
+    np.testing.assert_array_equal(pixels, scaled(counts(), 100, 4000))
+
+
 def test_floats_from_0_to_1_are_the_type_of_floats():
     pixels, words = grey(picture_cases.tiff(RAMP.astype("f4")), TYPE)
     np.testing.assert_array_equal(pixels, scaled(RAMP.astype("f4"), 0, 1))

@@ -92,6 +92,16 @@ def test_every_stage_takes_vectors(vectors, capsys):
     assert "610 views: 600 reused, 10 computed" in capsys.readouterr().out
 
 
+def test_a_table_with_its_vectors_beside_it_needs_its_folder(vectors):
+    folder = Path("data/raw/x")
+    folder.mkdir()
+    (folder / "labels.csv").write_text("label\n" + "a\nb\n" * 10)
+    np.save(folder / "vectors.npy", load_digits().data[:20])
+    vectors.set(**{"ingest.source": "csv", "ingest.path": "data/raw/x/labels.csv"})
+    with pytest.raises(DataError, match=r"is a file; source: csv needs its folder"):
+        run("ingest")
+
+
 @pytest.fixture(scope="module")
 def answering(tmp_path_factory):
     """A folder with a bundle of vectors; nothing is changed in it."""
