@@ -12,7 +12,7 @@ import glob
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -99,13 +99,19 @@ def run(
     explains = bool(heat_maps or neighbours)
     classifier = Classifier(bundle, explains)
     paths: list[Path | Typed] = []
+    inputs: set[Path] = set()  # that no table may replace
     asked = list(asked)
     folders = {Path(text) for text in asked if os.path.isdir(text)}  # noqa: PTH112
     for one in files(asked, classifier.kind.texts):
         if isinstance(one, Typed):
             paths.append(one)
-        else:
-            paths += examples_in(one, classifier.kind, not folders.isdisjoint(one.parents))
+            continue
+        in_folder = not folders.isdisjoint(one.parents)
+        examples = examples_in(one, classifier.kind, in_folder)
+        paths += examples
+        # A file of a folder without examples may be the table that an earlier call wrote.
+        if not in_folder or examples != [one]:
+            inputs.update(rows_of.files_of(one))
     if heat_maps and not classifier.explains:
         raise ParamsError(f"--heat-maps: {no_explanation(classifier)}")
     columns = ["path", *columns_of(classifier), "error", *["heat_map"] * bool(heat_maps)]
@@ -114,6 +120,7 @@ def run(
     written = [file.resolve() for file in tables if file]
     if twice := {file for file in written if written.count(file) > 1}:
         raise ParamsError(f"two tables would be written to {twice.pop()}: name different files")
+    _stop_if_over(written, inputs)
     failed, doubted, first = 0, 0, ""
     with ExitStack() as stack:
         writers = [
@@ -145,6 +152,17 @@ def run(
             f" {classifier.kind.nouns} are not reliable; the first is {first}",
             file=sys.stderr,
         )
+
+
+def _stop_if_over(tables: Iterable[Path], inputs: Collection[Path]) -> None:
+    """Stop if a table would be written over an input, which would then be lost.
+
+    Raises:
+        ParamsError: it would.
+    """
+    for table in tables:
+        if table.exists() and any(one.exists() and table.samefile(one) for one in inputs):
+            raise ParamsError(f"{table} is one of the inputs: write the table to another file")
 
 
 def files(asked: Iterable[str], texts: bool = False) -> Iterator["Path | Typed"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -45,6 +46,29 @@ def test_evaluate_and_predict_say_the_same_of_the_test_pictures(project, tmp_pat
 def test_two_tables_in_one_file_are_refused(project, tmp_path):
     with pytest.raises(ParamsError, match="two tables would be written to"):
         predict.run(Path("bundle"), ["data/raw"], csv=tmp_path / "a", jsonl=tmp_path / "a")
+
+
+def test_an_input_is_not_overwritten(project, tmp_path):
+    table, link = tmp_path / "a.csv", tmp_path / "link.csv"
+    table.write_text("text\nsome words\n")
+    link.symlink_to(table)
+    for asked in (str(table), f"{table}#1", f"{tmp_path}/a.*"):
+        for into in (table, link):
+            with pytest.raises(ParamsError, match=r"a\.csv is one of the inputs"):
+                predict.run(Path("bundle"), [asked], csv=into)
+    assert table.read_text() == "text\nsome words\n"
+
+
+def test_in_a_folder_a_table_with_examples_is_not_overwritten_and_an_older_one_is(
+    by_hand, tmp_path
+):
+    bundle, table, said = by_hand("classification"), tmp_path / "a.parquet", tmp_path / "said.csv"
+    pq.write_table(pa.table({"vector": [[1.0, 0.0, 0.0, 0.0]]}), table)
+    with pytest.raises(ParamsError, match=r"a\.parquet is one of the inputs"):
+        predict.run(bundle, [str(tmp_path)], parquet=table)
+    for files in (["a.parquet#1"], ["a.parquet#1", "said.csv"]):
+        predict.run(bundle, [str(tmp_path)], csv=said)
+        assert [Path(path).name for path in pd.read_csv(said)["path"]] == files
 
 
 def test_a_subfolder_that_cannot_be_read_is_a_file_of_the_folder(tmp_path, monkeypatch):
