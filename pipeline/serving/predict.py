@@ -205,7 +205,9 @@ def examples_in(path: Path, kind: "Kind", in_folder: bool = False) -> list[Path]
     Raises:
         DataError: the table cannot be read, or has no examples.
     """
-    if not kind.rows or path.suffix not in rows_of.ENDINGS or rows_of.parted(path):
+    # What is no file is the address of a row, or is refused when it is loaded.
+    is_table = path.suffix in rows_of.ENDINGS and os.path.isfile(path)  # noqa: PTH113
+    if not (kind.rows and is_table):
         return [path]
     return rows_of.examples(path, "" if in_folder else kind.rows) or [path]
 
@@ -220,9 +222,14 @@ def no_explanation(classifier: "Classifier") -> str:
 def inside(folder: Path) -> list[Path]:
     """Return the files in a folder and its subfolders, sorted, without hidden ones.
 
-    A subfolder that cannot be read is in the list too, so that it is refused.
+    A subfolder that cannot be read, and a link to a folder or to nothing, is in the list too, so
+    that it is refused.
     """
-    found = (path for path in folder.rglob("*") if os.path.isfile(path) or _is_closed(path))  # noqa: PTH113
+    found = (
+        path
+        for path in folder.rglob("*")
+        if os.path.isfile(path) or os.path.islink(path) or _is_closed(path)  # noqa: PTH113, PTH114
+    )
     return sorted(
         p for p in found if not any(q.startswith(".") for q in p.relative_to(folder).parts)
     )

@@ -141,3 +141,6 @@ def test_what_is_no_pool_is_a_line(vectors):
     Path("empty").mkdir()
     with pytest.raises(DataError, match="empty has no vector without a label"):
         proposing.run(Path("empty"))
+    Path("empty/link").symlink_to("..")
+    with pytest.raises(DataError, match="empty/link is not accepted: link to a folder"):
+        proposing.run(Path("empty"))
