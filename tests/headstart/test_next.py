@@ -103,6 +103,29 @@ def test_a_pool_is_proposed_from_before_and_after_training(vectors, capsys, monk
     assert {row["why"] for row in table_of()} == {RANDOM, TYPICAL}
 
 
+def test_labels_in_the_table_are_overwritten_only_if_the_project_has_them(vectors):
+    proposing.run(POOL, 10)
+    proposing.run(POOL, 10)  # it has no labels yet
+    empty, first = Path("next.csv").read_text(), table_of()[0]["path"]
+    labelled = empty.replace(f"{first},,", f"{first},left,", 1)
+    assert labelled != empty
+    Path("next.csv").write_text(labelled.replace(",", ";"), encoding="utf-16")  # by a spreadsheet
+    before = Path("next.csv").read_bytes()
+    with pytest.raises(ParamsError, match="labels that are not in the data yet, and would be lost"):
+        proposing.run(POOL, 10)
+    Path("next.csv").write_text(f'{labelled}"', encoding="utf-8")
+    with pytest.raises(DataError, match=r"next\.csv, near line .*; rename the table"):
+        proposing.run(POOL, 10)
+    Path("next.csv").write_bytes(before)
+    proposing.run(POOL, 10, Path("other.csv"))
+    assert Path("next.csv").read_bytes() == before
+    importlib.import_module("pipeline.ingest").ingest()
+    digest = pd.read_parquet(MANIFEST)["digest"].iloc[0]
+    Path("next.csv").write_text(f"path,label,digest\nan example,left,{digest}\n")
+    proposing.run(POOL, 10)
+    assert {row["label"] for row in table_of()} == {""}
+
+
 def test_what_label_wrote_is_not_proposed_again(project, draw_shapes, capsys):
     draw_shapes(range(4))
     project.set(**SMALL)
