@@ -15,7 +15,8 @@ import pandas as pd
 from pipeline import kinds
 from pipeline.backbones.engines import Encoder, open_encoder
 from pipeline.core import params
-from pipeline.core.errors import DataError, ParamsError
+from pipeline.core.errors import DataError, ParamsError, RunError
+from pipeline.core.params import ExtractParams
 from pipeline.core.paths import HEAD, HEAD_WEIGHTS, MANIFEST
 from pipeline.examples import rows
 from pipeline.heads.head import Floats, load_head, one_thread
@@ -27,6 +28,7 @@ from pipeline.tasks import TASKS
 
 from . import label_studio as studio
 from .label_tables import Tables, class_name
+from .map import stop_before_extract
 from .pool import POWER, embedded, opened
 from .proposing import ENOUGH, Guess, Proposal, proposals
 
@@ -106,7 +108,7 @@ def run(
     features = embedded(paths, encoder, settings.extract.batch_size, "next")
     digests = [one.digest for one in (*unlabelled, *others)]
     with one_thread():
-        guess = guessed(features[: len(unlabelled)], encoder, labelled)
+        guess = guessed(features[: len(unlabelled)], encoder, labelled, settings.extract)
         found = proposals(
             digests,
             raised(features, POWER),
@@ -146,9 +148,19 @@ def _stop_if_labels_would_be_lost(into: Path, known: Collection[str]) -> None:
         )
 
 
-def guessed(features: Floats, encoder: Encoder, labelled: pd.DataFrame | None) -> Guess | None:
-    """Return the predictions of the project's head; None if it has learned too little to choose."""
+def guessed(
+    features: Floats, encoder: Encoder, labelled: pd.DataFrame | None, extract: ExtractParams
+) -> Guess | None:
+    """Return the predictions of the project's head; None if it has learned too little to choose.
+
+    A head for features of another backbone than that of `extract` is not used either.
+    """
     if labelled is None or not HEAD.exists():
+        return None
+    try:  # another backbone may have as many features
+        stop_before_extract(extract)
+    except RunError as error:
+        print(f"next: warning: the head is not used: {error}")
         return None
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     train = int((labelled["split"] == "train").sum())

@@ -141,7 +141,7 @@ def test_what_label_wrote_is_not_proposed_again(project, draw_shapes, capsys):
     assert "labels.csv has no column path" in capsys.readouterr().out
 
 
-def test_a_head_that_has_learned_enough_chooses(vectors):
+def test_a_head_that_has_learned_enough_chooses_if_the_backbone_is_its_own(vectors, capsys):
     for stage in ("ingest", "augment", "extract", "train"):
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
     proposing.run(POOL, 10, Path("some.csv"))
@@ -150,6 +150,16 @@ def test_a_head_that_has_learned_enough_chooses(vectors):
     assert len(hard) == 8
     assert max(hard) < 0.95
     assert {row["predicted"] for row in rows} <= {"left", "right"}
+    recorded = "stages: {extract: {params: {params.yaml: {extract: {backbone: other}}}}}"
+    for text, why in (
+        (recorded, "the features are those of other (pretrained weights, auto pooling), not"),
+        (recorded[:-1], "dvc.lock is damaged: restore it from git or delete it"),
+    ):
+        Path("dvc.lock").write_text(text)
+        proposing.run(POOL, 10, Path("other.csv"))
+        rows = table_of("other.csv")
+        assert {(row["why"] == MARGIN, row["predicted"]) for row in rows} == {(False, "")}
+        assert f"next: warning: the head is not used: {why}" in capsys.readouterr().out
 
 
 def test_what_is_no_pool_is_a_line(vectors):
