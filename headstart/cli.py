@@ -109,6 +109,20 @@ def _added(subcommands: Any, name: str, words: str, **options: Any) -> argparse.
     return added
 
 
+def _add_options(name: str, adding: argparse.ArgumentParser) -> None:
+    """Add the options of a subcommand in `HELP`, whose module may need the pipeline's packages.
+
+    If they are not installed, end with one line if it is the subcommand that was asked for.
+    Otherwise its name is an argument of another one, or `completion` does without its options.
+    """
+    if name == "predict" or not packages.missing("pipeline"):
+        _module(name).add_arguments(adding)
+        return
+    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if name == asked:
+        command.need("pipeline", name)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="headstart",
@@ -123,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, words in HELP.items():
         adding = _added(subcommands, name, words)
         if {name, "completion"} & set(sys.argv):  # the import is slow
-            _module(name).add_arguments(adding)
+            _add_options(name, adding)
     # Options that are not given have the defaults of `serve.run`.
     serving = _added(
         subcommands,

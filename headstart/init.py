@@ -161,6 +161,8 @@ def run(
     if folder is None and not here:
         raise ParamsError("name the project's folder, or give --here for the current one")
     root = (folder or Path()).resolve()
+    # The current folder is not replaced: the shell would be in a deleted one.
+    here = here or (root == Path.cwd() and not any(root.iterdir()))
     if shutil.which("git") is None:
         raise MissingSetError(
             "init needs git, which is not installed: install it, and run this again"

@@ -110,7 +110,11 @@ def application(
 
     async def shown(request: Request) -> Response:
         check(request)
-        return HTMLResponse(page(), headers=headers)
+        try:
+            return HTMLResponse(page(), headers=headers)
+        except OSError as error:  # a run deletes the report until it has written a new one
+            reason = f"{error.filename} cannot be read ({error.strerror})"
+            raise HTTPException(503, f"{reason}: reload when the run has ended") from None
 
     async def sheet(request: Request) -> Response:
         check(request)

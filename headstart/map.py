@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from pipeline import kinds
 from pipeline.core import params, yaml_in_c
@@ -40,7 +41,7 @@ def run() -> None:
     if not MAP.is_dir():
         raise RunError(f"the folder {MAP} is missing: run `headstart upgrade` first")
     settings = params.load(kinds.schema)
-    _stop_before_extract(settings.extract)
+    stop_before_extract(settings.extract)
     rows, features = originals(read_manifest(MANIFEST))
     if len(rows) < LEAST:
         raise DataError(f"a layout needs at least {LEAST} examples, and there are {len(rows)}")
@@ -53,18 +54,31 @@ def run() -> None:
     )
 
 
-def _stop_before_extract(now: ExtractParams) -> None:
-    """Stop if `extract` has run with another backbone than `now`, by what DVC recorded."""
+def stop_before_extract(now: ExtractParams) -> None:
+    """Stop if `extract` has run with another backbone than `now`, by what DVC recorded.
+
+    Raises:
+        RunError: it has, or the record is damaged.
+    """
     lock = Path("dvc.lock")
-    entry = yaml_in_c.load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
-    for name in ("stages", "extract", "params", PARAMS.name, "extract"):
-        entry = entry.get(name, {})
-    then = ExtractParams.model_construct(**entry)  # with the defaults, and unchecked
-    if entry and (then.backbone, then.weights) != (now.backbone, now.weights):
+    try:
+        entry = yaml_in_c.load(lock.read_text(encoding="utf-8")) if lock.exists() else {}
+        for name in ("stages", "extract", "params", PARAMS.name, "extract"):
+            entry = entry.get(name, {})
+    except (yaml.YAMLError, AttributeError):
         raise RunError(
-            f"the features are those of {then.backbone} ({then.weights} weights), not those of"
-            f" {now.backbone} ({now.weights} weights) in {PARAMS}: run `headstart repro` first"
+            f"{lock} is damaged: restore it from git or delete it, and run `headstart repro`"
+        ) from None
+    then = ExtractParams.model_construct(**entry)  # with the defaults, and unchecked
+    if entry and _named(then) != _named(now):
+        raise RunError(
+            f"the features are those of {_named(then)}, not those of {_named(now)} in {PARAMS}:"
+            " run `headstart repro` first"
         )
+
+
+def _named(extract: ExtractParams) -> str:
+    return f"{extract.backbone} ({extract.weights} weights, {extract.pooling} pooling)"
 
 
 def laid_out(features: Floats) -> Places:

@@ -6,6 +6,7 @@ is changed.
 
 import argparse
 import csv
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import pandas as pd
 from pipeline import kinds
 from pipeline.backbones.engines import Encoder, open_encoder
 from pipeline.core import params
-from pipeline.core.errors import DataError, ParamsError
+from pipeline.core.errors import DataError, ParamsError, RunError
+from pipeline.core.params import ExtractParams
 from pipeline.core.paths import HEAD, HEAD_WEIGHTS, MANIFEST
+from pipeline.examples import rows
 from pipeline.heads.head import Floats, load_head, one_thread
 from pipeline.sources.checked import Checked
 from pipeline.tables.cells import as_text
@@ -25,6 +28,7 @@ from pipeline.tasks import TASKS
 
 from . import label_studio as studio
 from .label_tables import Tables, class_name
+from .map import stop_before_extract
 from .pool import POWER, embedded, opened
 from .proposing import ENOUGH, Guess, Proposal, proposals
 
@@ -67,9 +71,10 @@ def run(
     """Write proposals; each fifth is drawn at random.
 
     Raises:
-        DataError: the pool has no example that is not labelled yet.
-        ParamsError: `n` is below 1, an option is for another output, there is no such pool, or
-            Label Studio cannot show it.
+        DataError: the pool has no example that is not labelled yet, or the table that would be
+            overwritten cannot be read.
+        ParamsError: `n` is below 1, an option is for another output, there is no such pool, Label
+            Studio cannot show it, or labels in the table would be lost.
     """
     if n < 1:
         raise ParamsError(f"--n is {n}; it should be 1 or more")
@@ -93,6 +98,9 @@ def run(
         known |= tables.known(whole.digests).keys()
     except DataError as error:
         print(f"next: warning: {error}; its examples may be proposed")
+    into = into or Path("next.csv")
+    if not label_studio:
+        _stop_if_labels_would_be_lost(into, known - {""})  # "" if the pool lacks the example
     unlabelled = whole.unlabelled(known, "next")
     encoder = open_encoder(settings.extract, whole.kind)
     others = [one for one in whole.examples if one.digest in known]
@@ -100,7 +108,7 @@ def run(
     features = embedded(paths, encoder, settings.extract.batch_size, "next")
     digests = [one.digest for one in (*unlabelled, *others)]
     with one_thread():
-        guess = guessed(features[: len(unlabelled)], encoder, labelled)
+        guess = guessed(features[: len(unlabelled)], encoder, labelled, settings.extract)
         found = proposals(
             digests,
             raised(features, POWER),
@@ -111,15 +119,48 @@ def run(
     if label_studio:
         studio.write(label_studio, whole, settings.ingest.kind, found, unlabelled, guess, choices)
         return
-    into = into or Path("next.csv")
     write(into, found, unlabelled, guess)
     nouns = whole.kind.noun if len(found) == 1 else whole.kind.nouns
     print(f"next: {into} proposes {len(found)} {nouns}: fill in the column label")
 
 
-def guessed(features: Floats, encoder: Encoder, labelled: pd.DataFrame | None) -> Guess | None:
-    """Return the predictions of the project's head; None if it has learned too little to choose."""
+def _stop_if_labels_would_be_lost(into: Path, known: Collection[str]) -> None:
+    """Stop if a person wrote labels into the table of an earlier call, and into no other one yet.
+
+    Args:
+        known: digests of the examples that have a label elsewhere.
+
+    Raises:
+        DataError: the table cannot be read.
+        ParamsError: it has such labels.
+    """
+    if not into.is_file():
+        return
+    try:
+        table = rows.read(into, holds=False, dialect=rows.guessed(into))  # that of the spreadsheet
+    except DataError as error:
+        raise DataError(f"{error}; rename the table, or give --into") from None
+    labelled = (row for row in table.rows if (row.get("label") or "").strip())
+    if any(row.get("digest") not in known for row in labelled):
+        raise ParamsError(
+            f"{into} has labels that are not in the data yet, and would be lost: copy them to the"
+            " data and run `headstart repro`, rename the table, or give --into"
+        )
+
+
+def guessed(
+    features: Floats, encoder: Encoder, labelled: pd.DataFrame | None, extract: ExtractParams
+) -> Guess | None:
+    """Return the predictions of the project's head; None if it has learned too little to choose.
+
+    A head for features of another backbone than that of `extract` is not used either.
+    """
     if labelled is None or not HEAD.exists():
+        return None
+    try:  # another backbone may have as many features
+        stop_before_extract(extract)
+    except RunError as error:
+        print(f"next: warning: the head is not used: {error}")
         return None
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     train = int((labelled["split"] == "train").sum())

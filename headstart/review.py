@@ -108,6 +108,8 @@ class Desk:
                 raise DataError(f"{name} should be a text of at most {LONGEST} characters")
         digest, field, old, new, why = (str(texts[name]).strip() for name in GIVEN)
         one = Correction(digest, field, old, new, self.name, why)
+        if one.digest not in self._digests and MANIFEST.exists():  # a run may have added it
+            self._digests = set(read_manifest(MANIFEST)["digest"])
         if one.digest not in self._digests:
             raise DataError("no example has this digest: run `headstart repro`, and reload")
         rows = self.rows()

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from pipeline.core.errors import DataError
 from pipeline.core.paths import MANIFEST, METRICS
 from pipeline.heads.head import Head, as_bytes
 from pipeline.kinds.image import decode
-from pipeline.serving import torch_module
+from pipeline.serving import card, torch_module
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.description import Bundle
+from pipeline.serving.novelty import Novelty
 from tests.conftest import ROOT, SMALL
 from tests.helpers.bundles import OUTPUTS, write_by_hand
 
@@ -225,3 +227,13 @@ def test_its_model_card_is_one_of_the_hub(bundled: Path) -> None:
     assert "2 classes: disc, square." in found.text
     assert "licence of these weights is apache-2.0" in found.text
     assert "paths of the training pictures" in found.text
+    assert "efficientnet_lite0 (pretrained), which was not trained further." in found.text
+
+
+def test_its_model_card_says_what_was_finetuned_and_what_detects_no_novelty(bundled: Path) -> None:
+    bundle = Bundle.read(bundled / "bundle")
+    tuned = replace(bundle, backbone=replace(bundle.backbone, weights="finetuned"))
+    assert "(finetuned), which was trained further." in card.card(tuned)
+    few = replace(bundle, novelty=Novelty(2, None, of_means=True))
+    assert "It cannot detect inputs that are unlike" in card.card(few)
+    assert "It reports inputs that are unlike" in card.card(bundle)

@@ -51,11 +51,13 @@ def _model(bundle: Bundle) -> Iterator[str]:
         if counts.get("train")
         else f" on {kind.nouns} (this bundle does not say how many)"
     )
+    # The stage `best` names the weights of a finetuned network so.
+    further = "" if bundle.backbone.weights == "finetuned" else "not "
     yield (
         f"The features are those of {bundle.backbone.name} ({bundle.backbone.weights}), which was"
-        f" not trained further. The licence of these weights is {bundle.backbone.licence}. The head"
-        f" was trained{trained}. The owner of the examples chooses the licence of the whole model:"
-        " add it to the first lines of this file as `license`."
+        f" {further}trained further. The licence of these weights is {bundle.backbone.licence}. The"
+        f" head was trained{trained}. The owner of the examples chooses the licence of the whole"
+        " model: add it to the first lines of this file as `license`."
     )
     yield (
         '```python\nimport headstart\n\nmodel = headstart.load("bundle")\n```\n\n'
@@ -80,7 +82,7 @@ def _limits(bundle: Bundle) -> Iterator[str]:
     kind = named(bundle.kind)
     known = (
         "It reports inputs that are unlike the training examples as out of distribution."
-        if bundle.novelty is not None
+        if bundle.novelty is not None and bundle.novelty.threshold is not None
         else "It cannot detect inputs that are unlike the training examples."
     )
     yield (

@@ -12,7 +12,7 @@ import glob
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -99,13 +99,19 @@ def run(
     explains = bool(heat_maps or neighbours)
     classifier = Classifier(bundle, explains)
     paths: list[Path | Typed] = []
+    inputs: set[Path] = set()  # that no table may replace
     asked = list(asked)
     folders = {Path(text) for text in asked if os.path.isdir(text)}  # noqa: PTH112
     for one in files(asked, classifier.kind.texts):
         if isinstance(one, Typed):
             paths.append(one)
-        else:
-            paths += examples_in(one, classifier.kind, not folders.isdisjoint(one.parents))
+            continue
+        in_folder = not folders.isdisjoint(one.parents)
+        examples = examples_in(one, classifier.kind, in_folder)
+        paths += examples
+        # A file of a folder without examples may be the table that an earlier call wrote.
+        if not in_folder or examples != [one]:
+            inputs.update(rows_of.files_of(one))
     if heat_maps and not classifier.explains:
         raise ParamsError(f"--heat-maps: {no_explanation(classifier)}")
     columns = ["path", *columns_of(classifier), "error", *["heat_map"] * bool(heat_maps)]
@@ -114,6 +120,7 @@ def run(
     written = [file.resolve() for file in tables if file]
     if twice := {file for file in written if written.count(file) > 1}:
         raise ParamsError(f"two tables would be written to {twice.pop()}: name different files")
+    _stop_if_over(written, inputs)
     failed, doubted, first = 0, 0, ""
     with ExitStack() as stack:
         writers = [
@@ -145,6 +152,17 @@ def run(
             f" {classifier.kind.nouns} are not reliable; the first is {first}",
             file=sys.stderr,
         )
+
+
+def _stop_if_over(tables: Iterable[Path], inputs: Collection[Path]) -> None:
+    """Stop if a table would be written over an input, which would then be lost.
+
+    Raises:
+        ParamsError: it would.
+    """
+    for table in tables:
+        if table.exists() and any(one.exists() and table.samefile(one) for one in inputs):
+            raise ParamsError(f"{table} is one of the inputs: write the table to another file")
 
 
 def files(asked: Iterable[str], texts: bool = False) -> Iterator["Path | Typed"]:
@@ -187,7 +205,9 @@ def examples_in(path: Path, kind: "Kind", in_folder: bool = False) -> list[Path]
     Raises:
         DataError: the table cannot be read, or has no examples.
     """
-    if not kind.rows or path.suffix not in rows_of.ENDINGS or rows_of.parted(path):
+    # What is no file is the address of a row, or is refused when it is loaded.
+    is_table = path.suffix in rows_of.ENDINGS and os.path.isfile(path)  # noqa: PTH113
+    if not (kind.rows and is_table):
         return [path]
     return rows_of.examples(path, "" if in_folder else kind.rows) or [path]
 
@@ -202,9 +222,14 @@ def no_explanation(classifier: "Classifier") -> str:
 def inside(folder: Path) -> list[Path]:
     """Return the files in a folder and its subfolders, sorted, without hidden ones.
 
-    A subfolder that cannot be read is in the list too, so that it is refused.
+    A subfolder that cannot be read, and a link to a folder or to nothing, is in the list too, so
+    that it is refused.
     """
-    found = (path for path in folder.rglob("*") if os.path.isfile(path) or _is_closed(path))  # noqa: PTH113
+    found = (
+        path
+        for path in folder.rglob("*")
+        if os.path.isfile(path) or os.path.islink(path) or _is_closed(path)  # noqa: PTH113, PTH114
+    )
     return sorted(
         p for p in found if not any(q.startswith(".") for q in p.relative_to(folder).parts)
     )

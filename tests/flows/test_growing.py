@@ -83,6 +83,15 @@ def test_any_name_is_remembered(bundled: Path, tmp_path: Path) -> None:
     assert said == {"\\udcff.png": "disc", names[1]: "square", "empty\\udcff": "empty file"}
 
 
+def test_links_that_lead_to_no_file_get_no_line(bundled: Path, tmp_path: Path) -> None:
+    folder, answers = tmp_path / "inbox", tmp_path / "answers.jsonl"
+    folder.mkdir()
+    (folder / "done").symlink_to(tmp_path)
+    (folder / "nowhere").symlink_to(tmp_path / "gone")
+    (folder / "itself").symlink_to("itself")
+    assert look(bundled / "bundle", folder, answers) == (0, 0)
+
+
 def test_a_folder_that_is_not_there_is_named(bundled: Path, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="inbocks is not a folder"):
         look(bundled / "bundle", tmp_path / "inbocks", tmp_path / "answers.jsonl")

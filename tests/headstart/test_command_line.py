@@ -237,6 +237,27 @@ def test_why_without_the_pipelines_packages_is_one_line(capsys, monkeypatch):
     assert err.startswith("why: error: why needs the pipeline's packages, which are not installed")
 
 
+@pytest.mark.parametrize("subcommand", sorted(cli.HELP.keys() - {"predict"}))
+def test_without_the_pipelines_packages_a_subcommand_is_one_line(subcommand, capsys, monkeypatch):
+    module = cli._module
+
+    def only_predict(name):
+        if name != "predict":
+            raise ModuleNotFoundError(name)
+        return module(name)
+
+    monkeypatch.setitem(packages.SETS, "pipeline", ("no_dvc",))
+    monkeypatch.setattr(cli, "_module", only_predict)
+    for option in ("--help", "--debug"):
+        code, _, err = run(subcommand, option, capsys=capsys)
+        assert (code, err.count("\n")) == (headstart.MissingSetError.exit_code, 1)
+        assert err.startswith(f"{subcommand}: error: {subcommand} needs the pipeline's packages")
+    code, _, err = run("predict", "no bundle", subcommand, capsys=capsys)
+    assert (code, err.count("\n")) == (headstart.DataError.exit_code, 1)
+    code, script, _ = run("completion", "bash", capsys=capsys)
+    assert (code, "--heat-maps" in script) == (0, True)
+
+
 def test_ctrl_c_while_modules_are_imported_is_one_line(monkeypatch, capsys):
     def import_module(*_):
         raise KeyboardInterrupt

@@ -231,6 +231,17 @@ def test_below_a_repository_no_other_one_is_made(here):
             assert repo.scm.root_dir == str(here)
 
 
+def test_the_current_folder_may_be_named_if_it_is_empty(here, monkeypatch, capsys):
+    Path("flowers").mkdir()
+    monkeypatch.chdir("flowers")
+    before = Path().stat().st_ino
+    init(Path())
+    assert (here / "flowers").stat().st_ino == before
+    assert Path("params.yaml").exists()
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == "init: next: dvc add data/raw/pictures && headstart repro"
+
+
 def test_what_git_ignores_is_not_in_its_repository(here, photos, monkeypatch):
     git("init", "-q")
     (here / ".gitignore").write_text("/tried/\ndata/\n")

@@ -103,6 +103,29 @@ def test_a_pool_is_proposed_from_before_and_after_training(vectors, capsys, monk
     assert {row["why"] for row in table_of()} == {RANDOM, TYPICAL}
 
 
+def test_labels_in_the_table_are_overwritten_only_if_the_project_has_them(vectors):
+    proposing.run(POOL, 10)
+    proposing.run(POOL, 10)  # it has no labels yet
+    empty, first = Path("next.csv").read_text(), table_of()[0]["path"]
+    labelled = empty.replace(f"{first},,", f"{first},left,", 1)
+    assert labelled != empty
+    Path("next.csv").write_text(labelled.replace(",", ";"), encoding="utf-16")  # by a spreadsheet
+    before = Path("next.csv").read_bytes()
+    with pytest.raises(ParamsError, match="labels that are not in the data yet, and would be lost"):
+        proposing.run(POOL, 10)
+    Path("next.csv").write_text(f'{labelled}"', encoding="utf-8")
+    with pytest.raises(DataError, match=r"next\.csv, near line .*; rename the table"):
+        proposing.run(POOL, 10)
+    Path("next.csv").write_bytes(before)
+    proposing.run(POOL, 10, Path("other.csv"))
+    assert Path("next.csv").read_bytes() == before
+    importlib.import_module("pipeline.ingest").ingest()
+    digest = pd.read_parquet(MANIFEST)["digest"].iloc[0]
+    Path("next.csv").write_text(f"path,label,digest\nan example,left,{digest}\n")
+    proposing.run(POOL, 10)
+    assert {row["label"] for row in table_of()} == {""}
+
+
 def test_what_label_wrote_is_not_proposed_again(project, draw_shapes, capsys):
     draw_shapes(range(4))
     project.set(**SMALL)
@@ -118,7 +141,7 @@ def test_what_label_wrote_is_not_proposed_again(project, draw_shapes, capsys):
     assert "labels.csv has no column path" in capsys.readouterr().out
 
 
-def test_a_head_that_has_learned_enough_chooses(vectors):
+def test_a_head_that_has_learned_enough_chooses_if_the_backbone_is_its_own(vectors, capsys):
     for stage in ("ingest", "augment", "extract", "train"):
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
     proposing.run(POOL, 10, Path("some.csv"))
@@ -127,6 +150,16 @@ def test_a_head_that_has_learned_enough_chooses(vectors):
     assert len(hard) == 8
     assert max(hard) < 0.95
     assert {row["predicted"] for row in rows} <= {"left", "right"}
+    recorded = "stages: {extract: {params: {params.yaml: {extract: {backbone: other}}}}}"
+    for text, why in (
+        (recorded, "the features are those of other (pretrained weights, auto pooling), not"),
+        (recorded[:-1], "dvc.lock is damaged: restore it from git or delete it"),
+    ):
+        Path("dvc.lock").write_text(text)
+        proposing.run(POOL, 10, Path("other.csv"))
+        rows = table_of("other.csv")
+        assert {(row["why"] == MARGIN, row["predicted"]) for row in rows} == {(False, "")}
+        assert f"next: warning: the head is not used: {why}" in capsys.readouterr().out
 
 
 def test_what_is_no_pool_is_a_line(vectors):
@@ -140,4 +173,7 @@ def test_what_is_no_pool_is_a_line(vectors):
         proposing.run(Path("nowhere"))
     Path("empty").mkdir()
     with pytest.raises(DataError, match="empty has no vector without a label"):
+        proposing.run(Path("empty"))
+    Path("empty/link").symlink_to("..")
+    with pytest.raises(DataError, match="empty/link is not accepted: link to a folder"):
         proposing.run(Path("empty"))

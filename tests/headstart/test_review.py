@@ -116,6 +116,26 @@ def test_thumbnails_beside_the_report_are_sent_and_nothing_else(client):
     assert client.get("/other/report/0f.svg").status_code == 404
 
 
+def test_without_a_report_the_page_says_when_to_reload(client):
+    REPORT.unlink()  # as DVC does before it runs the stage
+    reply = client.get(f"/{KEY}/")
+    assert reply.status_code == 503
+    assert reply.json()["detail"] == (
+        "reports/report.html cannot be read (No such file or directory): reload when the run has"
+        " ended"
+    )
+
+
+def test_examples_that_came_since_the_start_can_be_corrected(desk):
+    MANIFEST.parent.mkdir()
+    with pytest.raises(DataError, match="no example has this digest"):
+        desk.put(ROW | {"digest": "2" * 64})
+    columns = {"path": "", "label": "", "split": "train"}
+    pd.DataFrame({"digest": [DIGEST, "2" * 64], **columns}).to_parquet(MANIFEST)
+    desk.put(ROW | {"digest": "2" * 64})
+    assert values() == [("label", "ant", "bee")]
+
+
 def test_a_second_thought_takes_the_place_of_the_first(desk):
     desk.put(ROW)
     desk.put(ROW | {"new": "=wasp()"})

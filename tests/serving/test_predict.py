@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.core.errors import DataError, ParamsError
+from pipeline import kinds
+from pipeline.core.errors import DataError, ParamsError, RefusedError
+from pipeline.examples import files
 from pipeline.serving import predict
 from tests.conftest import ROOT
 
@@ -47,6 +50,29 @@ def test_two_tables_in_one_file_are_refused(project, tmp_path):
         predict.run(Path("bundle"), ["data/raw"], csv=tmp_path / "a", jsonl=tmp_path / "a")
 
 
+def test_an_input_is_not_overwritten(project, tmp_path):
+    table, link = tmp_path / "a.csv", tmp_path / "link.csv"
+    table.write_text("text\nsome words\n")
+    link.symlink_to(table)
+    for asked in (str(table), f"{table}#1", f"{tmp_path}/a.*"):
+        for into in (table, link):
+            with pytest.raises(ParamsError, match=r"a\.csv is one of the inputs"):
+                predict.run(Path("bundle"), [asked], csv=into)
+    assert table.read_text() == "text\nsome words\n"
+
+
+def test_in_a_folder_a_table_with_examples_is_not_overwritten_and_an_older_one_is(
+    by_hand, tmp_path
+):
+    bundle, table, said = by_hand("classification"), tmp_path / "a.parquet", tmp_path / "said.csv"
+    pq.write_table(pa.table({"vector": [[1.0, 0.0, 0.0, 0.0]]}), table)
+    with pytest.raises(ParamsError, match=r"a\.parquet is one of the inputs"):
+        predict.run(bundle, [str(tmp_path)], parquet=table)
+    for names in (["a.parquet#1"], ["a.parquet#1", "said.csv"]):
+        predict.run(bundle, [str(tmp_path)], csv=said)
+        assert [Path(path).name for path in pd.read_csv(said)["path"]] == names
+
+
 def test_a_subfolder_that_cannot_be_read_is_a_file_of_the_folder(tmp_path, monkeypatch):
     for name in ("closed", "open"):
         (tmp_path / name).mkdir()
@@ -54,6 +80,20 @@ def test_a_subfolder_that_cannot_be_read_is_a_file_of_the_folder(tmp_path, monke
     monkeypatch.setattr(os, "access", lambda path, mode: path.name != "closed")  # root may read all
     assert tmp_path / "closed" in predict.inside(tmp_path)
     assert tmp_path / "open" not in predict.inside(tmp_path)
+
+
+def test_links_that_lead_to_no_file_are_refused_and_not_left_out(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "folder.csv").symlink_to(tmp_path / "elsewhere")
+    (folder / "nowhere.csv").symlink_to(tmp_path / "gone.csv")
+    found = predict.inside(folder)
+    assert [path.name for path in found] == ["folder.csv", "nowhere.csv"]
+    for path in found:
+        assert predict.examples_in(path, kinds.named("text"), in_folder=True) == [path]
+        with pytest.raises(RefusedError, match="cannot be read"):
+            files.load(path, 1000)
 
 
 def test_all_tables_tell_the_same_and_a_bad_file_is_a_row(project, tmp_path):
