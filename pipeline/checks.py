@@ -82,6 +82,7 @@ def checks() -> None:
             "drift": drift,
         }
         named = {path for table in (pairs, issues, flaws) for path in table["path"]}
+        named.update(pairs["other_path"])
         points = drawn(rows, features, answers, named, layout)
     unread = _unread(kind, manifest, every.extract.network.reads)
     divided = divided_groups(manifest)

@@ -67,7 +67,7 @@ def print_if_better(candidates: list[Candidate], current: str, confidence: float
 
 def described(one: Candidate, found: Compared) -> dict[str, object]:
     """Return a backbone's columns: features, input side, parameters, megabytes and licence."""
-    networks = [net for net in found.engines if net in Backbone.candidate(one.name).each]
+    networks = found.backbones[one.name].each
     parameters = sum(map(size, networks))
     sides = [getattr(found.engines[each].preprocessing, "crop", "") for each in networks]
     return {

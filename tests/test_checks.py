@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from pipeline.checks import checks
 from pipeline.core.errors import DataError, StoreError
 from pipeline.core.params import ChecksParams
-from pipeline.core.paths import CHECKS, CHECKS_COUNTS, CONFIRMED, MANIFEST
+from pipeline.core.paths import CHECKS, CHECKS_COUNTS, CHECKS_MAP, CONFIRMED, MANIFEST
 from pipeline.examples.files import digest
 from pipeline.kinds import image
 from pipeline.kinds.image import copies
@@ -191,6 +191,15 @@ def with_a_copy(planted: Project) -> dict[str, bytes]:
     checks()
     assert counts()["near_duplicates"] == 1
     return written()
+
+
+@pytest.mark.usefixtures("with_a_copy")
+def test_the_map_has_both_examples_of_a_pair(monkeypatch):
+    monkeypatch.setattr("pipeline.quality.map.MOST", len(of_split("test")) + 1)
+    checks()
+    (other,) = found("near_duplicates")["other_path"]
+    digests = pd.read_parquet(MANIFEST).set_index("path")["digest"]
+    assert digests[other] in set(pd.read_parquet(CHECKS_MAP)["digest"])
 
 
 def test_pairs_are_compared_once(with_a_copy, capsys):

@@ -4,7 +4,9 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,9 +19,11 @@ from pipeline.core.backbone import Backbone
 from pipeline.core.errors import MissingSetError, ParamsError
 from pipeline.core.params import check_file, load
 from pipeline.core.paths import RANK, RANK_SPEED
+from pipeline.evaluation.comparing import Score
 from pipeline.extract import extract
 from pipeline.ingest import ingest
-from pipeline.rank import rank
+from pipeline.rank import described, rank
+from pipeline.transfer.comparison import Candidate, Compared
 from tests.conftest import ROOT, SMALL
 
 
@@ -66,6 +70,24 @@ def test_backbones_are_ranked_and_a_second_look_computes_nothing(
     assert RANK.read_bytes() == first
     again = re.findall(r"(\d+) views reused, (\d+) computed", capsys.readouterr().out)
     assert again == [(count, "0") for _, count in computed]
+
+
+def test_the_projects_own_networks_are_described_with_their_pooling(monkeypatch):
+    used = Backbone.parse("efficientnet_lite1+efficientnet_lite0", pooling="gem")
+    first, second = used.each
+    sizes, crops = {first: 4_200_000, second: 3_400_000}, {second: 224, first: 240}
+    monkeypatch.setattr("pipeline.rank.size", sizes.__getitem__)
+    inputs = {one: SimpleNamespace(crop=crop) for one, crop in crops.items()}
+    engines = {one: SimpleNamespace(preprocessing=inputs[one]) for one in used.each}
+    name, score = str(used), Score(0.9, 0.8, 1.0)
+    candidate = Candidate(name, np.ones(5), np.arange(5), score, 1.0, 0.1, dimension=2560)
+    assert described(candidate, Compared([candidate], {name: used}, engines)) == {
+        "features": 2560,
+        "pixels": "240+224",
+        "parameters": 7_600_000,
+        "megabytes": 30.4,
+        "licence": "apache-2.0",
+    }
 
 
 @pytest.mark.slow

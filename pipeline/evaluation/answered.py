@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ..tables import cells
 from ..tables.manifest import TARGET
-from .metrics import Array, Weigh
+from .metrics import Weigh
 
 
 def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
@@ -43,7 +44,8 @@ def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
 class Pair:
     """The predictions of two models, old and new: whether each is `right`, or how to measure them.
 
-    `differing` [n] says for which examples the predictions differ.
+    `differing` [n] says for which examples the predictions differ in what the measure depends on:
+    the predicted class for F1, the probabilities for the loss.
     """
 
     right: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
@@ -52,8 +54,8 @@ class Pair:
     differing: npt.NDArray[np.bool_] | None = None
 
 
-def differing(before: Array, now: Array) -> npt.NDArray[np.bool_]:
-    """Return for which examples [n] the predictions [n, c] of two models differ."""
+def differing(before: npt.NDArray[Any], now: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return for which examples [n] the rows [n, c] of two models differ."""
     found: npt.NDArray[np.bool_] = (before != now).any(axis=1)
     return found
 

@@ -67,9 +67,15 @@ def scored(
     confidence: float,
     groups: Groups | None = None,
 ) -> Score:
-    """Return the metric with its interval; `groups` is [n], the rest is as in `weigh`."""
+    """Return the metric with its interval; `groups` is [n], the rest is as in `weigh`.
+
+    The ends are NaN for a single group, which does not show how groups differ; those of an accuracy
+    are then 0 and 1.
+    """
     if measure(task) == "accuracy":
         return accuracy(logits.argmax(axis=1) == labels, confidence, groups)
+    if groups is not None and even_groups(groups) <= 1:
+        return Score(value(task, logits, labels), np.nan, np.nan)
     weighing = weigh(task, logits, labels)
     examples, outputs = logits.shape
     resampled = resample(weighing, examples, outputs, RESAMPLES, 0, groups).overall[measure(task)]

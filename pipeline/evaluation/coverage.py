@@ -160,27 +160,28 @@ def _chance(sets: PredictionSets, held: npt.NDArray[np.bool_], groups: Groups | 
     If a quantile is at rank k of n scores, its coverage over all examples has the beta distribution
     with parameters k and n + 1 - k. The number of m test examples that it covers therefore has a
     beta-binomial distribution (Vovk, "Conditional validity of inductive conformal predictors",
-    2012). With groups, the p-value is that of a t-test of the groups' coverages. The test assumes
-    that the coverages of the calibration groups have the same variance.
+    2012). If the scores came in groups, n is the number of these groups. With groups of test
+    examples, the p-value is that of a t-test of the groups' coverages. The test assumes that the
+    coverages of the calibration groups have the same variance.
     """
     coverage = sets.coverage
+    rests = sets.examples if sets.groups is None else sets.groups
     if groups is not None:
         from scipy.special import stdtr  # slow to import, and rarely needed
 
         _, which = np.unique(groups, return_inverse=True)
         fractions = np.bincount(which, held) / np.bincount(which)
-        rests = sets.examples if sets.groups is None else sets.groups
         error = float(fractions.std(ddof=1)) * math.sqrt(1 / len(fractions) + 1 / rests)
         below = float(fractions.mean()) - coverage
         if error == 0:
             return 1.0 if below >= 0 else 0.0
         return float(stdtr(len(fractions) - 1, below / error))
     many, count = len(held), np.arange(int(held.sum()) + 1)
-    rank = math.ceil(round((sets.examples + 1) * coverage, 6))
-    over = sets.examples + 1 - rank
+    rank = math.ceil(round((rests + 1) * coverage, 6))
+    over = rests + 1 - rank
     # The logarithms of the factorials of all numbers that occur.
-    of = np.append(0.0, np.cumsum(np.log(np.arange(1, many + sets.examples + 1))))
+    of = np.append(0.0, np.cumsum(np.log(np.arange(1, many + rests + 1))))
     ways = of[many] - of[count] - of[many - count]
-    both = of[count + rank - 1] + of[many - count + over - 1] - of[many + sets.examples]
-    logs = ways + both - (of[rank - 1] + of[over - 1] - of[sets.examples])
+    both = of[count + rank - 1] + of[many - count + over - 1] - of[many + rests]
+    logs = ways + both - (of[rank - 1] + of[over - 1] - of[rests])
     return min(1.0, float(np.exp(logs).sum()))

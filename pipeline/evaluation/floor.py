@@ -41,12 +41,13 @@ class Lead:
         lead = self.backbone - self.floor
         where = "above" if lead >= 0 else "below"
         floor, backbone = (figure(self.measure, one) for one in (self.floor, self.backbone))
-        found = [
+        ends = f", {100 * confidence:g} % interval {self.low:+.4f} to {self.high:+.4f}"
+        line = (
             f"the backbone is {abs(lead):.4f} {where} its floor {self.name} in"
             f" {spelt(self.measure)} ({backbone} and {floor} on {self.examples} test"
-            f" examples, with equal heads), {100 * confidence:g} % interval {self.low:+.4f} to"
-            f" {self.high:+.4f}"
-        ]
+            " examples, with equal heads)"
+        )
+        found = [line if np.isnan(self.low) else line + ends]
         if hardly_better(self.backbone, self.floor, self.high):
             found.append("the backbone is hardly better than its floor: run `headstart choose`")
         return found
@@ -59,7 +60,7 @@ def lead(
     settings: EvaluateParams,
     groups: Groups | None,
 ) -> Lead | None:
-    """Return how far the backbone is above its floor; None if the project has no floor.
+    """Return how far the backbone is above its floor; None without a floor or a defined metric.
 
     Args:
         test: the backbone's features of all test examples.
@@ -73,7 +74,8 @@ def lead(
     of_floor = heads.floor.logits(asked.features)
     of_backbone = heads.backbone.logits(test.features[rows])
     together = None if groups is None else groups[rows]
-    return compared(name, about.task, asked.labels, of_floor, of_backbone, settings, together)
+    found = compared(name, about.task, asked.labels, of_floor, of_backbone, settings, together)
+    return None if np.isnan([found.floor, found.backbone]).any() else found
 
 
 def compared(
@@ -86,6 +88,8 @@ def compared(
     groups: Groups | None,
 ) -> Lead:
     """Compare both heads; in classification by accuracy, else by the task's metric.
+
+    Metrics that are not defined for these examples are NaN.
 
     Args:
         labels: [n], or [n, c], as in `Split.labels`.
@@ -109,6 +113,8 @@ def compared(
         values.append(float(whole(weigh, len(labels)).overall[measure][0]))
         resampled.append(drawn.overall[measure])
     low, high = interval(resampled[1] - resampled[0], expanded(settings.confidence, groups))
+    if groups is not None and len(np.unique(groups)) == 1:
+        low = high = np.float64(np.nan)  # one group does not show how groups differ
     was, now = values
     return Lead(name, measure, was, now, float(low), float(high), len(labels))
 

@@ -44,9 +44,10 @@ def repeated(
     """Return one row per measure: its mean over the repeats, and the interval of that mean.
 
     Loss and calibration error are left out because they depend on a temperature, and repeats do not
-    fit one. In multi-label tasks the head's thresholds are used. A metric that is defined in fewer
-    than two repeats has no row. `given_split` says whether the split of the manifest differs from
-    the split that `ingest` would draw.
+    fit one. So is the top-k accuracy of a head that was trained with class weights: it depends on
+    the priors. In multi-label tasks the head's thresholds are used. A metric that is defined in
+    fewer than two repeats has no row. `given_split` says whether the split of the manifest differs
+    from the split that `ingest` would draw.
 
     Args:
         pool: view 0 of all examples.
@@ -84,14 +85,32 @@ def repeated(
         found.append(whole(weigh, len(calibrated)).overall)
     ratio = float(np.sum(asked) / np.sum(learnt))
     table = []
-    for name in [name for name in found[0] if name not in OF_TEMPERATURE]:
+    for name in [name for name in found[0] if not _is_of_probabilities(name, about)]:
         values = np.array([one[name][0] for one in found])
         values = values[~np.isnan(values)]
         if len(values) > 1:
             ends = interval(values, ratio, settings.confidence, measure(name))
             table.append((name, *ends, len(values)))
-    given = (manifest["split"] != now).any()
-    return pd.DataFrame(table, columns=OF_REPEATS[:-1]).assign(given_split=given)
+    moved = manifest["split"] != now
+    if drawing.val_of_each_class and TASKS[learned].exclusive:
+        moved &= ~_lent(manifest, now)
+    return pd.DataFrame(table, columns=OF_REPEATS[:-1]).assign(given_split=moved.any())
+
+
+def _is_of_probabilities(name: str, about: HeadDescription) -> bool:
+    """Return whether a metric depends on a temperature or on priors, which repeats do not fit."""
+    has_priors = TASKS[about.task].exclusive and bool(about.calibration.prior_shift)
+    return name in OF_TEMPERATURE or (has_priors and name.startswith("top_"))
+
+
+def _lent(manifest: pd.DataFrame, drawn: list[str]) -> "pd.Series[bool]":
+    """Return which examples may have been drawn for train and lent to val (`val_of_each_class`).
+
+    They are the only validation examples of their classes.
+    """
+    of_val = manifest["split"] == "val"
+    is_only = of_val.groupby(manifest["label"]).transform("sum") == 1
+    return of_val & is_only & (np.array(drawn) == "train")
 
 
 def _drawn(

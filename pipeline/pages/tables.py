@@ -232,8 +232,8 @@ def baselines(found: dict[str, Any], name: str, confidence: str) -> str:
             f"chance has {spelt(name)} {chance}; always answering the largest training class has"
             f" {largest}."
         )
-    if floor := found.get("floor"):
-        figures = floor[name]
+    floor = found.get("floor", {})
+    if figures := floor.get(name):
         shown = {key: _figure(name, value) for key, value in figures.items()}
         words.append(
             f"Two heads of one kind compare the features: {shown['backbone']} with those of the"

@@ -87,9 +87,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Compared:
-    """The candidates, the lowest loss first, and the engines of their networks."""
+    """The candidates, the lowest loss first, their backbones, and the engines of their networks.
+
+    The backbone of `extract.backbone` has the project's weights and pooling.
+    """
 
     candidates: list[Candidate]
+    backbones: dict[str, Backbone]  # by the names of the candidates
     engines: dict[Backbone, Engine]
 
 
@@ -167,7 +171,7 @@ def compare(
         how = held_out, groups, power, bool(counts), cost, task
         candidates.append(probed(name, parts, labels, *how, confidence))
     candidates.sort(key=lambda one: float(one.losses.mean()))
-    return Compared(candidates, engines)
+    return Compared(candidates, backbones, engines)
 
 
 def _pool(

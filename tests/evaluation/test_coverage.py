@@ -1,5 +1,7 @@
 """Whether test examples show that prediction sets do not hold the truth as often as asked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,3 +40,12 @@ def test_few_groups_are_not_tested():
     groups = np.arange(50) // 10
     (line,) = doubts(told, np.zeros((50, 1)), test, ["n"], groups=groups)
     assert "not tested: too few groups (5)" in line
+
+
+def test_groups_of_the_calibration_count_though_no_test_examples_share_one():
+    names = np.array([f"{number:064x}" for number in range(1000)])
+    labels = np.where(np.arange(1000) < 860, 0.0, 2.0)[:, None]
+    test = Split(names, names, np.zeros(1000, np.int32), labels, np.zeros((1000, 1), np.float32))
+    told = PredictionSets(0.9, reach=(1.0,), examples=1000)
+    assert doubts(told, np.zeros((1000, 1)), test, ["n"])
+    assert not doubts(replace(told, groups=100), np.zeros((1000, 1)), test, ["n"])

@@ -91,6 +91,35 @@ def test_a_backbone_that_is_no_better_is_said_to_be_the_wrong_one(capsys):
     assert noted["largest_class"] == pytest.approx(labels.eq(largest).mean(), abs=1e-6)
 
 
+def test_a_metric_that_is_not_defined_is_not_compared(capsys):
+    made("regression", noise_is="floor")
+    manifest = read_manifest(MANIFEST)
+    manifest.loc[manifest["split"] == "test", "target:share"] = 7.0
+    write_manifest(manifest, "vector", MANIFEST, task="regression")
+    capsys.readouterr()
+    evaluate()
+    assert "its floor" not in capsys.readouterr().out
+    assert "baselines" not in json.loads(METRICS.read_text())
+    # An earlier version wrote the floor without figures.
+    earlier = {"floor": {"name": "cheap", "examples": 100, "r2": {}}}
+    assert baselines(earlier, "r2", "95 %") == ""
+
+
+def test_one_group_does_not_show_how_far_the_lead_varies(capsys):
+    made("regression", noise_is="backbone")
+    manifest = read_manifest(MANIFEST)
+    manifest["group"] = np.where(manifest["split"] == "test", "one ward", "")
+    write_manifest(manifest, "vector", MANIFEST, task="regression")
+    capsys.readouterr()
+    evaluate()
+    printed = capsys.readouterr().out
+    assert "test examples, with equal heads)\n" in printed
+    assert HARDLY not in printed
+    noted = json.loads(METRICS.read_text())["baselines"]
+    assert noted["floor"]["r2"].keys() == {"floor", "backbone"}
+    assert "interval" not in baselines(noted, "r2", "95 %")
+
+
 @pytest.mark.parametrize(
     ("backbone", "at_the_floor", "high", "is_said"),
     [

@@ -44,6 +44,20 @@ def test_five_to_none_is_chance_in_every_measure():
         assert found.more > 0
 
 
+@pytest.mark.parametrize("measure", ["balanced_accuracy", "macro_f1", "top_1_accuracy"])
+def test_probabilities_that_a_measure_does_not_use_are_no_evidence(measure):
+    """Two trained models never have the same probabilities."""
+    old, new = answers([True] * 95 + [False] * 5), answers([True] * 100)
+    new["probability"], new["p(cat)"], new["p(dog)"] = 0.91, 0.91, 0.09
+    found = compare(old, new, measure, False, 0.03, 15)
+    assert found is not None
+    assert found.answer == "cannot tell"
+    worse = answers([True] * 90 + [False] * 10)
+    found = compare(worse, new, measure, False, 0.03, 15)
+    assert found is not None
+    assert found.answer == "better"
+
+
 def test_only_shared_examples_are_compared_under_the_labels_of_now():
     old, new = answers([True] * 60), answers([True] * 60, start=40)
     new["label"], new["predicted"] = "dog", "dog"  # corrected, and learnt

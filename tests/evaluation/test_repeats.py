@@ -1,5 +1,7 @@
 """The chosen head on other splits: which splits, and what interval."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from pipeline.core.errors import DataError
 from pipeline.core.params import EvaluateParams, IngestParams, TrainParams
 from pipeline.evaluation import repeats
-from pipeline.heads.description import HeadDescription
+from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.tables.draw import draw
 from tests.heads.test_fit import blobs
@@ -50,6 +52,27 @@ def test_a_split_that_ingest_did_not_draw_is_told():
     manifest.loc[7, "split"] = {"train": "test"}.get(manifest.loc[7, "split"], "train")
     assert table(pool, manifest, repeats=2)["given_split"].all()
     assert not table(pool, drawn_manifest(pool), repeats=2)["given_split"].any()
+
+
+def test_an_example_that_ingest_lent_to_val_is_no_split_of_the_source():
+    pool = blobs(60, 0)
+    manifest = drawn_manifest(pool)
+    moved = manifest.index == manifest.index[manifest["split"] == "train"][0]
+    manifest.loc[moved, "split"] = "val"
+    asked, alone = EvaluateParams(repeats=2), np.where(moved, "rare", "common")
+    for labels, lends, given in ((alone, True, False), (alone, False, True), ("one", True, True)):
+        drawing = IngestParams(val_of_each_class=lends)
+        of = manifest.assign(label=labels), pool, ABOUT, asked, drawing, TrainParams()
+        assert set(repeats.repeated(*of)["given_split"]) == {given}
+
+
+def test_top_k_of_a_head_with_class_weights_is_left_out():
+    pool = blobs(60, 0)
+    calibration = Calibration(prior_shift=[0.5, -0.2, -0.3], thresholds=[0.5, 0.3, 0.2])
+    about, training = replace(ABOUT, calibration=calibration), TrainParams(class_weights="balanced")
+    asked = EvaluateParams(repeats=2)
+    found = repeats.repeated(drawn_manifest(pool), pool, about, asked, IngestParams(), training)
+    assert found["measure"].tolist() == ["accuracy", "balanced_accuracy", "macro_f1"]
 
 
 def test_groups_are_not_divided(monkeypatch):

@@ -274,3 +274,6 @@ def test_answers_of_labels_are_judged_by_their_order_alone():
     assert found.value == pytest.approx(expected)
     assert found.low < found.value <= found.high
     assert comparing.value("multilabel", 5 * logits - 7, labels) == pytest.approx(expected)
+    of_one_group = comparing.scored("multilabel", logits, labels, 0.95, np.zeros(4, np.int64))
+    assert of_one_group.value == pytest.approx(expected)
+    assert np.isnan([of_one_group.low, of_one_group.high]).all()

@@ -21,6 +21,7 @@ Integers = npt.NDArray[np.int64]
 
 
 MEASURES = r"loss|balanced_accuracy|macro_f1|calibration_error|top_(\d+)_accuracy"
+OF_PREDICTED = ("balanced_accuracy", "macro_f1")  # metrics that need no probabilities
 
 
 class Classification:
@@ -139,7 +140,8 @@ class Classification:
             partial(weighted, labels=labels, probabilities=one, top_k=top_k, bins=bins)
             for one in probabilities
         )
-        return Pair(weigh=weigh, outputs=len(names), differing=differing(*probabilities))
+        counted = [_counted(measure, labels, one, top_k) for one in probabilities]
+        return Pair(weigh=weigh, outputs=len(names), differing=differing(*counted))
 
 
 def _probabilities(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -152,6 +154,20 @@ def _probabilities(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
         return every_probability(answers)
     one_hot = pd.get_dummies(answers["predicted"], dtype=float)
     return one_hot.mul(answers["probability"].to_numpy(float), axis=0)
+
+
+def _counted(measure: str, labels: Integers, probabilities: Array, top_k: int) -> npt.NDArray[Any]:
+    """Return what `measure` uses of each example's probabilities, [n, k].
+
+    The probabilities of two models differ for nearly every example, and the predicted classes for
+    few. A measure that only uses the latter must not count the others as evidence.
+    """
+    if measure.startswith("top_"):
+        return (ranks(labels, probabilities) < top_k)[:, None]
+    if measure in OF_PREDICTED:
+        predicted: Integers = probabilities.argmax(axis=1)[:, None]
+        return predicted
+    return probabilities
 
 
 def answered(probabilities: Array, thresholds: Sequence[float]) -> Integers:
