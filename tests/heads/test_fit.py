@@ -373,3 +373,14 @@ def test_views_of_an_example_may_weigh_as_one_together(loss):
     copies = Split.concat([views, *[singles] * 5])
     (copied,) = fit_heads(copies, none, asked[:1], plain, "cpu")
     np.testing.assert_allclose(copied.head.weight, solved.head.weight, atol=0.05 * spread)
+
+
+@pytest.mark.parametrize("weights", [[1, 1, 1], [0.53, 1.9, 1.07]], ids=["even", "weighted"])
+def test_views_that_weigh_as_one_are_smoothed_as_one(weights):
+    """All rows weigh a fifth, so the loss, a weighted mean, is that of rows that weigh one."""
+    views = blobs(60, 0).take(np.arange(60).repeat(5))
+    plain = Schedule(50, 300, 0, np.array(weights, dtype=np.float32))
+    asked = [replace(ADAMW, optimizer="momentum", learning_rate=0.3, label_smoothing=0.2)]
+    schedules = plain, replace(plain, row_weights="example")
+    one, other = (fit_heads(views, NO_VAL, asked, how, CPU)[0].head for how in schedules)
+    assert_same(one, other, tolerance=1e-4)
