@@ -145,7 +145,10 @@ def train() -> None:
     _write_sweep(ranked, tried, loss)
     _write_curve(best.curve, loss)
     of_schedule = schedule, device
-    held = cross_fit.out_of_fold(best, rows, val, manifest, *of_schedule, refits=settings.refit)
+    least = conformal.needed(settings.coverage, task)
+    held = cross_fit.out_of_fold(
+        best, rows, val, manifest, *of_schedule, refits=settings.refit, least=least
+    )
     fitted = calibrated(held.logits, held.labels, task, schedule.class_weights)
     cross_fit.write(OUT_OF_FOLD, held, fitted, task)
     if settings.refit and len(val.labels):

@@ -72,12 +72,17 @@ class Contender:
         return {"examples": len(self.losses)}
 
     def row(self) -> dict[str, object]:
-        """Return a row of `reports/sweep.csv`, to six digits: further ones depend on the CPU."""
+        """Return a row of `reports/sweep.csv`, to six digits: further ones depend on the CPU.
+
+        Without losses, because no example could be held out, their columns are left out.
+        """
+        of = {"layers": self.of} if self.of else {}
+        row: dict[str, object] = {**used(self.hyperparameters), **of}
+        if not len(self.losses):
+            return row
         figures = float(self.losses.mean()), self.behind, self.error
         named = zip(penalty.COLUMNS, figures, strict=True)
-        of = {"layers": self.of} if self.of else {}
-        rounded = {name: float(f"{value:.6g}") for name, value in named}
-        return {**used(self.hyperparameters), **of, **rounded}
+        return row | {name: float(f"{value:.6g}") for name, value in named}
 
 
 def choose(

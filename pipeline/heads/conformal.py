@@ -34,6 +34,13 @@ PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # the values of lambda that the RAPS p
 DIGITS = 6  # significant digits of a quantile, which is rounded up
 
 
+def needed(coverage: float | None, task: str) -> int:
+    """Return how many examples, or groups if there are any, sets need; 0 if there are no sets."""
+    if coverage is None or TASKS[task].conformal is None:
+        return 0
+    return math.ceil(round(MISSES / (1 - coverage), 6))
+
+
 def calibrated(
     coverage: float | None, held: OutOfFold, temperature: float, task: str
 ) -> PredictionSets | None:
@@ -58,10 +65,10 @@ def calibrated(
     of, found = held.of, len(held.labels) + held.lost
     if held.weights is not None:
         of, found = f"groups of {of}", round(held.weights.sum()) + held.lost
-    least = math.ceil(round(MISSES / (1 - coverage), 6))
+    least = needed(coverage, task)
     if found < least:
-        why = f"{found} {of} are too few for a coverage of {coverage:g}, which needs {least}"
-        return PredictionSets(coverage, why)
+        why = f"{max(found, held.whole)} {of} are too few for a coverage of {coverage:g}"
+        return PredictionSets(coverage, f"{why}, which needs {least}")
     if TASKS[task].conformal == "intervals":
         residuals = np.abs(held.logits.astype(np.float64) - held.labels)
         reach = tuple(quantile(one, coverage, held.lost, held.weights) for one in residuals.T)

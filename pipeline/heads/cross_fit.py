@@ -35,9 +35,11 @@ from .trained import Schedule, Trained
 
 FEW = 2000  # examples; up to this number, all are held out in turn
 FOLDS = 10  # for up to FEW examples
-# If there are more, two parts are held out: each a tenth of the examples, within these bounds.
+# If there are more, two parts are held out: each a tenth of the examples, within these bounds. More
+# are held out only where the prediction sets need them (`enough`).
 PARTS, LEAST, MOST = 2, 500, 1000
 GROUPS = 100  # in each of these parts, if examples have enough groups
+VIEW = -2  # instead of a fold, for augmented views in `enough`
 COPIES = 2**29  # bytes for the features of heads that are trained in parallel
 
 
@@ -50,7 +52,8 @@ class OutOfFold:
     groups, `weights` [m] are the weights of the examples, which add up to 1 in each group. `lost`
     is the number of further examples (or groups, if there are any) that cannot be predicted,
     because all heads need them for training; if only some folds are held out, it is reduced in
-    proportion. `of` describes the examples in words.
+    proportion. `whole` is the number of all of them, predicted or not; 0 if none is predicted. `of`
+    describes the examples in words.
     """
 
     logits: Floats
@@ -59,6 +62,7 @@ class OutOfFold:
     fold: Integers
     weights: Doubles | None = None
     lost: int = 0
+    whole: int = 0
     of: str = "training and validation examples"
 
     @property
@@ -75,6 +79,7 @@ def out_of_fold(
     schedule: Schedule,
     device: str,
     refits: bool,
+    least: int = 0,
 ) -> OutOfFold:
     """Predict training and validation examples out of fold; return their logits or targets.
 
@@ -86,6 +91,7 @@ def out_of_fold(
         train: n rows; augmented views are only trained on, and not predicted.
         manifest: the manifest of the examples; the examples of a group are held out together.
         refits: whether the chosen head is trained again with the validation examples.
+        least: as `conformal.needed`.
 
     Raises:
         TrainingError: the training of a head diverged.
@@ -102,6 +108,8 @@ def out_of_fold(
     grouped = len(set(keys)) < len(set(pool.digests))
     count, asked = division(int(original.sum()), len(set(keys)) if grouped else None)
     fold = folds(keys, pool.labels, count, numbers=LOSSES[schedule.loss].of_numbers)
+    units = np.array(keys) if grouped else pool.digests
+    asked, lost, whole = enough(units, np.where(original, fold, VIEW), asked, least)
     numbers = [number for number in range(asked) if (original & (fold == number)).any()]
 
     def answers(number: int) -> Floats:
@@ -117,18 +125,17 @@ def out_of_fold(
         )
     of_each = [np.flatnonzero(original & (fold == number)) for number in numbers]
     rows = np.concatenate([np.empty(0, np.int64), *of_each])
-    units = np.array(keys) if grouped else pool.digests
-    kept, held = (len(set(units[original & some])) for some in (fold < 0, fold >= 0))
     return OutOfFold(
         logits, pool.labels[rows], pool.digests[rows], fold[rows],
         weights=of_groups(units[rows]) if grouped else None,
-        lost=math.ceil(kept * len(set(units[rows])) / max(held, 1)),
+        lost=lost,
+        whole=whole,
         of=f"training{' and validation' * bool(len(val.labels))} examples",
     )  # fmt: skip
 
 
 def division(examples: int, groups: int | None = None) -> tuple[int, int]:
-    """Return the number of folds, and how many of them are held out.
+    """Return the number of folds, and how many of them are held out if these are `enough`.
 
     Args:
         examples: the number of examples.
@@ -140,6 +147,33 @@ def division(examples: int, groups: int | None = None) -> tuple[int, int]:
     if groups is not None:
         count = max(PARTS + 1, min(count, groups // GROUPS))
     return count, PARTS
+
+
+def enough(
+    units: npt.NDArray[np.str_], fold: Integers, asked: int, least: int
+) -> tuple[int, int, int]:
+    """Return how many folds to hold out, and what `lost` and `whole` of `OutOfFold` are then.
+
+    More than `asked` folds are held out if these have too few units, and all folds have enough.
+
+    Args:
+        units: [n], the digest of each row's example, or the name of its group.
+        fold: [n], from `folds`; `VIEW` for rows that are not predicted.
+        asked: how many folds are held out otherwise.
+        least: as `conformal.needed`.
+    """
+    kept, held = (len(set(units[some])) for some in (fold == -1, fold >= 0))
+    if not held:
+        return asked, 0, 0
+
+    def found(parts: int) -> tuple[int, int]:
+        there = len(set(units[(fold >= 0) & (fold < parts)]))
+        return there, math.ceil(kept * there / held)
+
+    if kept + held >= least:
+        while sum(found(asked)) < least:
+            asked += 1
+    return asked, found(asked)[1], kept + held
 
 
 def _hands(pool: Split, device: str) -> int:

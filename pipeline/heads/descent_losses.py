@@ -86,17 +86,24 @@ class Softmax:
     def __init__(self, smoothing: Tensor, class_weights: Tensor, mean_importance: Tensor) -> None:
         """Store what all minibatches share; the arguments are those of `loss_of`."""
         self.smoothing = smoothing[:, :, :, 0]
+        self.class_weights = class_weights
         self.spread = class_weights / len(class_weights)
         self.has_smoothing = bool(smoothing.any())
 
     def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss; label smoothing distributes a part of each row's loss to all classes."""
+        """Return the loss; label smoothing distributes a part of each row's loss to all classes.
+
+        As in torch's `CrossEntropyLoss`, the weight of a class applies to its own share of that
+        part, and the weight of the row's label does not. The row weight applies to the whole loss.
+        """
         log_probabilities = logits.log_softmax(dim=-1)
         lost = _of_label(log_probabilities, labels)
         totals = _measured(lost.detach(), logits, labels, importance)
         weighed = lost * importance
         if self.has_smoothing:
-            of_all = -(log_probabilities @ self.spread) * (importance > 0)
+            # Without row weights, the quotient is exactly 1.
+            of_row = importance / self.class_weights[labels].unsqueeze(-1)
+            of_all = -(log_probabilities @ self.spread) * of_row
             weighed = weighed * (1 - self.smoothing) + of_all * self.smoothing
         # In a small batch there may be no row that a head learns from.
         return weighed.sum(dim=1) / importance.sum(dim=1).clamp_min(1e-12), totals

@@ -313,7 +313,11 @@ def device_for(asked: str, descends: bool, parameter: str = "train.device") -> s
         packages.need("torch", "a head that is trained by gradient descent")
     if asked == "cpu" or (asked == "auto" and not descends):
         return "cpu"
-    import torch
+    try:
+        import torch
+    except ModuleNotFoundError:
+        packages.need("torch", f"{parameter} cuda")
+        raise
 
     if torch.cuda.is_available():
         return "cuda"

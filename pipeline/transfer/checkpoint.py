@@ -14,10 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..backbones.catalogue import save_tensors
-from ..core.params import Augmentation
 from ..heads.trained import Figures
 from ..store.places import checkpoints_folder, replacing
-from .examples import Labelled
+from .examples import Feed, Labelled
 from .network import Network
 from .recipe import Recipe
 
@@ -28,7 +27,7 @@ def checkpoint_file(
     network: Network,
     train: Labelled,
     val: Labelled,
-    ranges: Augmentation,
+    feed: Feed,
     recipe: Recipe,
     device: torch.device,
 ) -> Path:
@@ -38,7 +37,9 @@ def checkpoint_file(
     outputs before a run.
     """
     described = [SAME_RUN, torch.__version__, device.type, torch.get_num_threads()]
-    described += [asdict(recipe), ranges.model_dump()]
+    described += [asdict(recipe), feed.ranges.model_dump(), feed.preprocessing]
+    # Digests identify files. Read settings and libraries decide which inputs are made of them.
+    described += [feed.kind.views_made_by(True), feed.kind.view_code]
     described += [[split.digests, split.labels.tolist()] for split in (train, val)]
     sha = hashlib.sha256(json.dumps(described).encode())
     for name, tensor in network.state_dict().items():

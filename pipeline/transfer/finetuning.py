@@ -75,7 +75,7 @@ def train_network(
         lora.insert(network.backbone, recipe.lora_rank, recipe.seed)
     network.to(device).to(memory_format=torch.channels_last)
     changing, optimizer = _unfrozen(network, recipe)
-    checkpoint = checkpoint_file(network, train, val, feed.ranges, recipe, device)
+    checkpoint = checkpoint_file(network, train, val, feed, recipe, device)
     curve, best = [start], 0
     weights = {key: tensor.detach().clone() for key, tensor in changing.items()}
     if resumed := resume(checkpoint, changing, optimizer):

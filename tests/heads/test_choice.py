@@ -42,6 +42,8 @@ def test_the_first_head_on_all_layers_is_kept_unless_another_is_better():
 def test_with_one_example_a_class_the_first_head_is_taken():
     three = beside(blobs(3, 0, dimension=LAST.width), np.zeros((3, BLOCK.width), np.float32))
     assert chosen(three) == ("lda", "all")
+    (best,) = choose(three, three.digests.tolist(), HEADS, (LAST, BLOCK), SCHEDULE)
+    assert best.row() == {"optimizer": "lda", "layers": "all"}  # no mean of nothing
 
 
 def test_classes_that_are_not_drawn_take_no_part():

@@ -34,18 +34,18 @@ def trained(pool, used, loss="softmax"):
     return one, schedule
 
 
-def held_out(pool, used, group="", refits=True):
+def held_out(pool, used, group="", refits=True, least=0):
     """By a head that was trained on all rows, a quarter of which were for validation."""
     one, schedule = trained(pool, used, "softmax" if pool.labels.ndim == 1 else "squared")
     place = np.arange(len(pool.labels)) % 4 == 0
     manifest = pd.DataFrame({"digest": pool.digests, "group": group})
     of = pool.take(~place), pool.take(place), manifest, schedule, "cpu"
-    return cross_fit.out_of_fold(one, *of, refits=refits)
+    return cross_fit.out_of_fold(one, *of, refits=refits, least=least)
 
 
 def calibrated(pool, used, of=0.9, **how):
-    held = held_out(pool, used, **how)
     task = "classification" if pool.labels.ndim == 1 else "regression"
+    held = held_out(pool, used, least=conformal.needed(of, task), **how)
     found = conformal.calibrated(of, held, 1.5, task)
     assert found is not None
     # As `models/head.json` and `bundle.json` keep it.
@@ -199,6 +199,19 @@ def test_sets_of_groups_rest_on_groups_that_no_head_has_seen():
     for share in (0.5, 0.9, 0.99, 0.999):
         by_group = conformal.quantile(scores, share, 2, np.ones(333))
         assert by_group == conformal.quantile(scores, share, 2)
+
+
+def test_sets_are_made_wherever_there_are_as_many_groups_as_they_need():
+    """Of more than 2,000 examples, two of three parts are held out, which is 80 groups of 120."""
+    pool = blobs(2400, 0, dimension=4, distance=0.4)
+    for count, of, wanted in ((120, 0.9, (3, 120)), (150, 0.9, (2, 100)), (120, 0.85, (2, 80))):
+        groups = [f"group {number * count // 2400}" for number in range(2400)]
+        told = calibrated(pool, HEADS["nearest_mean"], of, group=groups)
+        assert (told.folds, told.groups) == wanted
+    groups = [f"group {number * 60 // 2400}" for number in range(2400)]
+    why = calibrated(pool, HEADS["nearest_mean"], group=groups).why_none
+    assert why.startswith("60 groups of training and validation examples are too few")
+    assert conformal.needed(None, "classification") == conformal.needed(0.9, "multilabel") == 0
 
 
 def test_balanced_sets_hold_the_class_that_is_answered():

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.heads.cross_fit import division, out_of_fold, write
+from pipeline.heads.cross_fit import VIEW, division, enough, out_of_fold, write
 from pipeline.heads.description import Calibration
 from pipeline.heads.fit import class_weights, fit_heads
 from pipeline.heads.head import probabilities
@@ -31,7 +31,7 @@ def chosen(rows, val, schedule, used):
     return one
 
 
-def crossed(pool, used, groups=None, loss="softmax"):
+def crossed(pool, used, groups=None, loss="softmax", least=0):
     """A quarter of the examples is for validation."""
     val = np.isin(pool.digests, np.unique(pool.digests)[::4])
     rows, val_rows = pool.take(~val), pool.take(val & (pool.views == 0))
@@ -40,7 +40,8 @@ def crossed(pool, used, groups=None, loss="softmax"):
     one = chosen(rows, val_rows, schedule, used)
     manifest = pd.DataFrame({"digest": pool.digests, "group": groups or ""})
     manifest = manifest.drop_duplicates("digest")
-    held = out_of_fold(one, rows, val_rows, manifest, schedule, "cpu", refits=True)
+    of = one, rows, val_rows, manifest, schedule, "cpu"
+    held = out_of_fold(*of, refits=True, least=least)
     return held, one, schedule
 
 
@@ -130,6 +131,35 @@ def test_of_more_than_two_thousand_examples_two_parts_are_held_out():
     assert (held.folds, held.lost) == (2, 0)
     assert np.bincount(held.fold).tolist() == [600, 600]
     assert len(set(held.digests)) == 1200
+
+
+def test_more_parts_are_held_out_only_if_prediction_sets_need_them():
+    pool = blobs(2400, 0, dimension=4, distance=0.4)
+    few = [f"group {number // 20}" for number in range(2400)]  # 120, of which 40 are in a part
+    for groups, least, folds_held, units in (
+        (None, 1200, 2, 1200),
+        (None, 1201, 3, 1800),
+        (None, 2401, 2, 1200),  # too few anyway
+        (few, 80, 2, 80),
+        (few, 100, 3, 120),
+        (few, 121, 2, 80),
+    ):
+        held, _, _ = crossed(pool, HEADS["nearest_mean"], groups, least=least)
+        assert held.folds == folds_held
+        assert len(held.labels) == units * (20 if groups else 1)
+        assert held.whole == (120 if groups else 2400)
+
+
+def test_what_is_lost_counts_towards_what_prediction_sets_need():
+    fold = np.array([-1, 0, 0, 0, 1, 1, 1, 2, 2, VIEW])
+    units = np.array([*"abbcdefghh"])  # a is never held out, and b has two examples
+    assert enough(units, fold, 1, 0) == (1, 1, 8)  # b and c, and a in proportion
+    assert enough(units, fold, 1, 3) == (1, 1, 8)
+    assert enough(units, fold, 1, 4) == (2, 1, 8)
+    assert enough(units, fold, 1, 6) == (2, 1, 8)
+    assert enough(units, fold, 1, 7) == (3, 1, 8)
+    assert enough(units, fold, 1, 9) == (1, 1, 8)
+    assert enough(units, np.full(10, -1), 2, 1) == (2, 0, 0)
 
 
 def test_examples_that_are_alone_in_their_class_count_as_lost():

@@ -1,6 +1,7 @@
 """Heads trained together are the heads that one gets alone, and those that torch gets."""
 
 import itertools
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from pipeline.core.errors import DataError, DeviceError, TrainingError
+from pipeline.core.errors import DataError, DeviceError, MissingSetError, TrainingError
 from pipeline.heads import gradient_descent
-from pipeline.heads.fit import fit_heads, trained_again
+from pipeline.heads.fit import device_for, fit_heads, trained_again
 from pipeline.heads.gradient_descent import RULES
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.scaling import centre_and_scale
@@ -373,3 +374,22 @@ def test_views_of_an_example_may_weigh_as_one_together(loss):
     copies = Split.concat([views, *[singles] * 5])
     (copied,) = fit_heads(copies, none, asked[:1], plain, "cpu")
     np.testing.assert_allclose(copied.head.weight, solved.head.weight, atol=0.05 * spread)
+
+
+@pytest.mark.parametrize("weights", [[1, 1, 1], [0.53, 1.9, 1.07]], ids=["even", "weighted"])
+def test_views_that_weigh_as_one_are_smoothed_as_one(weights):
+    """All rows weigh a fifth, so the loss, a weighted mean, is that of rows that weigh one."""
+    views = blobs(60, 0).take(np.arange(60).repeat(5))
+    plain = Schedule(50, 300, 0, np.array(weights, dtype=np.float32))
+    asked = [replace(ADAMW, optimizer="momentum", learning_rate=0.3, label_smoothing=0.2)]
+    schedules = plain, replace(plain, row_weights="example")
+    one, other = (fit_heads(views, NO_VAL, asked, how, CPU)[0].head for how in schedules)
+    assert_same(one, other, tolerance=1e-4)
+
+
+def test_cuda_without_pytorch_is_one_line_that_says_what_installs_it(monkeypatch):
+    """Heads in closed form need no PyTorch, but only PyTorch knows whether there is a GPU."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert device_for("auto", descends=False) == device_for("cpu", descends=False) == "cpu"
+    with pytest.raises(MissingSetError, match=r"train\.device cuda needs PyTorch.*: run `"):
+        device_for("cuda", descends=False)

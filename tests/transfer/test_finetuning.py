@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from pipeline.kinds.image.parameters import Augment
 from pipeline.store.places import checkpoints_folder
 from pipeline.tables import power
 from pipeline.transfer import finetuning
+from pipeline.transfer.checkpoint import checkpoint_file
 from pipeline.transfer.examples import Feed, Labelled
 from pipeline.transfer.finetuning import UNMEASURED, train_network
 from pipeline.transfer.measure import measure
@@ -273,3 +275,17 @@ def test_another_recipe_has_another_checkpoint(project):
     changes = ({"seed": 0}, {"seed": 1}, {"class_weights": (1.0, 2.0)})
     files = {run(tiny(), epochs=1, **change).checkpoint for change in changes}
     assert len(files) == 3
+
+
+def test_pictures_read_or_scaled_in_another_way_have_another_checkpoint(project):
+    """A network from scratch starts with the same weights, whatever its pixels are."""
+    train = labelled("data/raw/light", 4, 1)
+    feeds = [
+        FEED,
+        replace(FEED, kind=kinds.named("image range=file")),
+        replace(FEED, kind=kinds.named("image channels=1")),
+        replace(FEED, preprocessing=SIZE._replace(crop=20)),
+    ]
+    files = {checkpoint_file(tiny(), train, train, feed, RECIPE, CPU) for feed in feeds}
+    assert len(files) == len(feeds)
+    assert checkpoint_file(tiny(), train, train, FEED, RECIPE, CPU) in files
