@@ -87,6 +87,15 @@ def test_the_figures_are_those_of_the_metrics(finished: Path) -> None:
     assert f"{low:.3f} to {high:.3f}" in page
 
 
+def test_a_metric_without_an_interval_is_shown(finished: Path) -> None:
+    metrics = json.loads(METRICS.read_text())
+    metrics["interval"] = {}  # as in a regression whose test examples are of one group
+    METRICS.write_text(json.dumps(metrics))
+    page = make()
+    accuracy = f"{100 * metrics['test']['accuracy']:.1f} %"
+    assert f"<b>{accuracy}</b><small>no interval</small>" in page
+
+
 @pytest.mark.parametrize(
     ("classes", "names"), [(4, ["accuracy", "top 3 accuracy"]), (3, ["accuracy"])]
 )

@@ -55,7 +55,8 @@ COMPARED = {
 def headline(metrics: Metrics, repeats: pd.DataFrame, first: str, classes: int) -> list[Row]:
     """Return name, value and interval of each metric on the test examples.
 
-    Each row also has the mean over the repeats and its interval, if there are repeats.
+    The ends of an interval that is not known are None. Each row also has the mean over the repeats
+    and its interval, if there are repeats.
 
     Args:
         first: the metric of the first row, which is the main metric of the task.
@@ -71,17 +72,17 @@ def headline(metrics: Metrics, repeats: pd.DataFrame, first: str, classes: int) 
         for row in repeats.itertuples()
     }
     test, ends = metrics.test, metrics.interval
-    ends = {name: end for name, end in ends.items() if not _always_1(name, classes)}
-    order = sorted(ends, key=lambda name: name != first)
+    sizes = ("pictures", "groups")
+    names = [name for name in test if name not in sizes and not _always_1(name, classes)]
     return [
         {
             "name": spelt(name),
             "value": _figure(name, test[name]),
-            "low": _figure(name, ends[name]["low"]),
-            "high": _figure(name, ends[name]["high"]),
+            "low": _figure(name, ends[name]["low"]) if name in ends else None,
+            "high": _figure(name, ends[name]["high"]) if name in ends else None,
             "again": again.get(name),
         }
-        for name in order
+        for name in sorted(names, key=lambda name: name != first)
     ]
 
 
