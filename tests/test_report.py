@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,18 @@ def test_a_damaged_file_in_the_last_commit_is_said(finished: Path) -> None:
     METRICS.write_text("{half")
     commit(METRICS)
     assert "cannot be read" in since_commit(metrics)["why_not"]
+
+
+def test_a_commit_message_in_another_encoding_is_no_error(finished: Path) -> None:
+    """Other programs than git write such commits; git itself converts the message."""
+    subprocess.run(["git", "init", "-q"], check=True)
+    commit(METRICS, Path("params.yaml"))
+    git = partial(subprocess.run, capture_output=True, check=True)
+    written = git(["git", "cat-file", "commit", "HEAD"]).stdout
+    written = written.replace(b"<i>before</i>", "Käfer".encode("latin-1"))
+    made = git(["git", "hash-object", "-t", "commit", "-w", "--stdin"], input=written).stdout
+    git(["git", "update-ref", "HEAD", made.strip()])
+    assert since_commit(json.loads(METRICS.read_text()))["subject"] == "K\ufffdfer"
 
 
 def test_differences_name_what_came_and_what_went() -> None:
