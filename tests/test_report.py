@@ -38,7 +38,7 @@ from pipeline.evaluation.slices import slice_table
 from pipeline.kinds import Shown
 from pipeline.pages import charts, points, tables
 from pipeline.pages.comparison import differences, since_last_commit
-from pipeline.pages.embed import Thumbnails
+from pipeline.pages.embed import Thumbnails, as_cell
 from pipeline.pages.mistakes import NEAR, Mistake, Reasons, cards
 from pipeline.pages.tables import FOUND, MOST_DRAWN, check_lines, confusion
 from pipeline.tables.figures import Metrics
@@ -119,6 +119,14 @@ def test_a_text_with_its_marks_stands_once_on_its_card() -> None:
         reasons = Reasons("bad", Shown(media_type, b"<p>good</p>"), [])
         (card,) = cards([mistake], [reasons], shown)
         assert (card["shown"] is not None) == again
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [(1.0, "1"), (-0.1, "-0.1"), (12.345678901234567, "12.345678901234567"), (np.nan, "")],
+)
+def test_a_target_on_the_page_is_the_number_of_the_source(value: float, cell: str) -> None:
+    assert as_cell(np.float64(value)) == cell
 
 
 def test_repeats_stand_beside_the_figures_and_overrule_a_given_split(finished: Path) -> None:
