@@ -262,6 +262,18 @@ def test_what_the_checks_found_is_shown_with_its_pictures(finished: Path) -> Non
     assert "0.910" not in part  # a surer number, of another question
 
 
+def test_an_example_without_labels_has_none_on_its_card(finished: Path) -> None:
+    first, second = pd.read_csv(PREDICTIONS)["path"].head(2)
+    pair = {"path": first, "split": "test", "label": "", "other_path": second, "cosine": 0.9}
+    pair |= {"other_split": "train", "other_label": "disc"}
+    pd.DataFrame([pair]).to_csv(CHECKS / "near_duplicates.csv", index=False)
+    useless = {"path": second, "split": "val", "label": "", "problem": "blurred", "beyond": 1}
+    pd.DataFrame([useless]).to_csv(CHECKS / "flawed.csv", index=False)
+    page = make()
+    assert "<figcaption>test: no label</figcaption>" in page
+    assert "<b>blurred</b><br>no label<br>" in page
+
+
 # Since the last commit
 
 
@@ -400,6 +412,13 @@ def test_pairs_in_both_directions_come_first_where_classes_are_many() -> None:
     names = [f"{number}" for number in range(MOST_DRAWN)] + ["a", "b", "c"]
     assert tables.in_matrix(table, names)[:2] == ["e", "f"]
     assert tables.in_matrix(table, names[:3]) == names[:3]
+
+
+def test_a_name_of_digits_stays_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "residuals.csv"
+    file.write_text("path,name,class_1,predicted,target,residual\na.png,010,0412,1,1,0\n")
+    (row,) = tables.table(file).to_dict("records")
+    assert (row["name"], row["class_1"], row["target"]) == ("010", "0412", 1)
 
 
 def test_a_head_that_descends_has_curves(finished: Path) -> None:
