@@ -14,10 +14,11 @@ from starlette.applications import Starlette
 
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import CORRECTIONS, MANIFEST, REPORT, SHEETS
-from pipeline.pages.embed import REVIEWED
-from pipeline.tables import corrections
-from pipeline.tables.corrections import COLUMNS, Correction
-from pipeline.tables.manifest import read_manifest
+from pipeline.pages.embed import REVIEWED, as_cell
+from pipeline.sources.found import tidy
+from pipeline.tables import corrections, targets
+from pipeline.tables.corrections import COLUMNS, LABEL, Correction
+from pipeline.tables.manifest import TARGET, read_manifest, task_in
 
 from . import loopback
 
@@ -54,7 +55,8 @@ def run(name: str | None = None, port: int = PORT) -> None:
         raise DataError(
             f"{REPORT} names no examples: set report.examples to shown, and run `headstart repro`"
         )
-    desk, key = Desk(name, set(read_manifest(MANIFEST)["digest"])), loopback.new_key()
+    desk = Desk(name, set(read_manifest(MANIFEST)["digest"]), task_in(MANIFEST))
+    key = loopback.new_key()
     listening = loopback.listening(port)
     at = loopback.address(listening, key)
     print(f"review: open {at} ; corrections go to {desk.file}; Ctrl-C ends it", flush=True)
@@ -78,10 +80,10 @@ def own_name() -> str:
 class Desk:
     """Reads and writes the corrections of one person."""
 
-    def __init__(self, name: str, digests: set[str]) -> None:
+    def __init__(self, name: str, digests: set[str], task: str) -> None:
         """Prepare for the file of `name`, and for examples with these digests."""
         self.name, self.file = name, CORRECTIONS / f"{name}.csv"
-        self._digests = digests
+        self._digests, self._task = digests, task
 
     def rows(self) -> list[Correction]:
         """Return the person's corrections.
@@ -121,11 +123,22 @@ class Desk:
         if reason := corrections.why_not(one):
             raise DataError(reason)
         for row in same:  # the source's value stays the old one of a correction that was applied
-            if row.new == one.old != row.old:
+            if row.old != one.old and one.old in (row.new, self._applied(row)):
                 one = one._replace(old=row.old)
         CORRECTIONS.mkdir(exist_ok=True)
         corrections.write(self.file, [*rest, one])
         return self._contradicted(one)
+
+    def _applied(self, row: Correction) -> str:
+        """Return the new value as the page shows it after a run: the task may write it anew."""
+        read, text = targets.of_task(self._task).read, tidy(row.new)
+        with suppress(ValueError):  # which ingest names
+            if row.field == LABEL:
+                return read(text, (), ())[0]
+            if row.field.startswith(TARGET):
+                _, (value,) = read("", (row.field.removeprefix(TARGET),), (text,))
+                return as_cell(value)
+        return text
 
     def _contradicted(self, one: Correction) -> str:
         for file in corrections.files_in(CORRECTIONS)[0]:

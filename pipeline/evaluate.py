@@ -116,9 +116,12 @@ def _lines(
     of = f"{test['pictures']} test examples"
     if found := test.get("groups"):
         of += f" of {found} groups" if found > 1 else " of one group"
-    for name in [name for name in task.shown if name in ends]:
-        value, low, high = (figure(name, v) for v in (test[name], *ends[name].values()))
-        lines.append(f"{spelt(name)} {value} on {of}, {words} {low} to {high}")
+    for name in [name for name in task.shown if name in test]:
+        within = "no interval"
+        if name in ends:
+            low, high = (figure(name, end) for end in ends[name].values())
+            within = f"{words} {low} to {high}"
+        lines.append(f"{spelt(name)} {figure(name, test[name])} on {of}, {within}")
     if sentence := worst(by_slice):
         lines.append(sentence[0].lower() + sentence[1:].removesuffix("."))
     for row in again[again["measure"] == task.shown[0]].itertuples():

@@ -378,7 +378,10 @@ def test_answers_of_one_group_have_no_interval_that_is_known(evaluated, capsys):
     assert reported["interval"]["accuracy"] == {"low": 0, "high": 1}
     assert "loss" in reported["test"]
     assert "loss" not in reported["interval"]
-    assert "warning: all test examples belong to one group" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "warning: all test examples belong to one group" in said
+    loss = reported["test"]["loss"]
+    assert f"loss {loss:.4f} on 30 test examples of one group, no interval\n" in said
 
 
 def test_all_right_is_no_certainty(project, capsys):

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from pipeline.evaluation.slices import slice_table
 from pipeline.kinds import Shown
 from pipeline.pages import charts, points, tables
 from pipeline.pages.comparison import differences, since_last_commit
-from pipeline.pages.embed import Thumbnails
+from pipeline.pages.embed import Thumbnails, as_cell
 from pipeline.pages.mistakes import NEAR, Mistake, Reasons, cards
 from pipeline.pages.tables import FOUND, MOST_DRAWN, check_lines, confusion
 from pipeline.tables.figures import Metrics
@@ -87,6 +88,15 @@ def test_the_figures_are_those_of_the_metrics(finished: Path) -> None:
     assert f"{low:.3f} to {high:.3f}" in page
 
 
+def test_a_metric_without_an_interval_is_shown(finished: Path) -> None:
+    metrics = json.loads(METRICS.read_text())
+    metrics["interval"] = {}  # as in a regression whose test examples are of one group
+    METRICS.write_text(json.dumps(metrics))
+    page = make()
+    accuracy = f"{100 * metrics['test']['accuracy']:.1f} %"
+    assert f"<b>{accuracy}</b><small>no interval</small>" in page
+
+
 @pytest.mark.parametrize(
     ("classes", "names"), [(4, ["accuracy", "top 3 accuracy"]), (3, ["accuracy"])]
 )
@@ -109,6 +119,14 @@ def test_a_text_with_its_marks_stands_once_on_its_card() -> None:
         reasons = Reasons("bad", Shown(media_type, b"<p>good</p>"), [])
         (card,) = cards([mistake], [reasons], shown)
         assert (card["shown"] is not None) == again
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [(1.0, "1"), (-0.1, "-0.1"), (12.345678901234567, "12.345678901234567"), (np.nan, "")],
+)
+def test_a_target_on_the_page_is_the_number_of_the_source(value: float, cell: str) -> None:
+    assert as_cell(np.float64(value)) == cell
 
 
 def test_repeats_stand_beside_the_figures_and_overrule_a_given_split(finished: Path) -> None:
@@ -244,6 +262,18 @@ def test_what_the_checks_found_is_shown_with_its_pictures(finished: Path) -> Non
     assert "0.910" not in part  # a surer number, of another question
 
 
+def test_an_example_without_labels_has_none_on_its_card(finished: Path) -> None:
+    first, second = pd.read_csv(PREDICTIONS)["path"].head(2)
+    pair = {"path": first, "split": "test", "label": "", "other_path": second, "cosine": 0.9}
+    pair |= {"other_split": "train", "other_label": "disc"}
+    pd.DataFrame([pair]).to_csv(CHECKS / "near_duplicates.csv", index=False)
+    useless = {"path": second, "split": "val", "label": "", "problem": "blurred", "beyond": 1}
+    pd.DataFrame([useless]).to_csv(CHECKS / "flawed.csv", index=False)
+    page = make()
+    assert "<figcaption>test: no label</figcaption>" in page
+    assert "<b>blurred</b><br>no label<br>" in page
+
+
 # Since the last commit
 
 
@@ -287,6 +317,18 @@ def test_a_damaged_file_in_the_last_commit_is_said(finished: Path) -> None:
     METRICS.write_text("{half")
     commit(METRICS)
     assert "cannot be read" in since_commit(metrics)["why_not"]
+
+
+def test_a_commit_message_in_another_encoding_is_no_error(finished: Path) -> None:
+    """Other programs than git write such commits; git itself converts the message."""
+    subprocess.run(["git", "init", "-q"], check=True)
+    commit(METRICS, Path("params.yaml"))
+    git = partial(subprocess.run, capture_output=True, check=True)
+    written = git(["git", "cat-file", "commit", "HEAD"]).stdout
+    written = written.replace(b"<i>before</i>", "Käfer".encode("latin-1"))
+    made = git(["git", "hash-object", "-t", "commit", "-w", "--stdin"], input=written).stdout
+    git(["git", "update-ref", "HEAD", made.strip()])
+    assert since_commit(json.loads(METRICS.read_text()))["subject"] == "K\ufffdfer"
 
 
 def test_differences_name_what_came_and_what_went() -> None:
@@ -370,6 +412,13 @@ def test_pairs_in_both_directions_come_first_where_classes_are_many() -> None:
     names = [f"{number}" for number in range(MOST_DRAWN)] + ["a", "b", "c"]
     assert tables.in_matrix(table, names)[:2] == ["e", "f"]
     assert tables.in_matrix(table, names[:3]) == names[:3]
+
+
+def test_a_name_of_digits_stays_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "residuals.csv"
+    file.write_text("path,name,class_1,predicted,target,residual\na.png,010,0412,1,1,0\n")
+    (row,) = tables.table(file).to_dict("records")
+    assert (row["name"], row["class_1"], row["target"]) == ("010", "0412", 1)
 
 
 def test_a_head_that_descends_has_curves(finished: Path) -> None:

@@ -9,13 +9,18 @@ import json
 import os
 import secrets
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import DataError
 
-Examples = dict[str, str]  # from an example's digest to its label
+VECTORS = "\n"  # between a label, which has no line break, and the number of vectors
+
+# From an example's digest to its label and number of vectors, as `counted` joins them. Ledgers of
+# older versions have only the label.
+Examples = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Entry:
     `of` is the digest of the sums before noise, of their description, and of the requested noise.
     `settings` is the digest of the settings that the features depend on. `rho` is the ρ of the
     noise, None without noise. `added` has the examples that are new since the previous submission,
-    or whose label changed.
+    or whose label or number of vectors changed.
     """
 
     number: int
@@ -135,20 +140,38 @@ class Ledger:
         return entry
 
 
+def counted(labels: Mapping[str, str], vectors: Mapping[str, int]) -> Examples:
+    """Join the label of each digest with the number of its vectors in the sums."""
+    return {digest: f"{label}{VECTORS}{vectors[digest]}" for digest, label in labels.items()}
+
+
 def count(one: Examples, other: Examples) -> int:
-    """Count the examples that are in only one of the two, or whose labels differ."""
-    return sum(one.get(digest) != other.get(digest) for digest in {**one, **other})
+    """Count the examples that are in only one of the two, or that differ in them."""
+    return sum(1 for _ in _differing(one, other))
 
 
 def fewest(one: Examples, other: Examples) -> tuple[str, int]:
-    """Return the class that the fewest examples joined or left, and their number; 0 if none did.
+    """Return the class that the fewest differing examples belong to, and their number; 0 if none.
 
-    Each class has its own sum, so the difference of two submissions reveals the sum of just these
-    examples.
+    Each class has its own sum, so the difference of two submissions reveals the sum of the vectors
+    that just these examples gained or lost.
     """
-    changed: Counter[str] = Counter()
+    changed = Counter(label for labels in _differing(one, other) for label in labels)
+    return min(changed.items(), key=lambda item: (item[1], item[0]), default=("", 0))
+
+
+def _differing(one: Examples, other: Examples) -> Iterator[set[str]]:
+    """Yield the label, or both labels, of each example that differs.
+
+    The number of vectors is compared only if both are of a version that counted them.
+    """
+    if not all(VECTORS in value for held in (one, other) for value in held.values()):
+        one, other = ({d: _label(value) for d, value in held.items()} for held in (one, other))
     for digest in {**one, **other}:
         before, after = one.get(digest), other.get(digest)
         if before != after:
-            changed.update(label for label in (before, after) if label is not None)
-    return min(changed.items(), key=lambda item: (item[1], item[0]), default=("", 0))
+            yield {_label(value) for value in (before, after) if value is not None}
+
+
+def _label(value: str) -> str:
+    return value.partition(VECTORS)[0]

@@ -21,7 +21,7 @@ from ..tables.features import Split, are_counts, read_splits
 from ..tables.manifest import kind_in, read_manifest, task_in
 from ..tasks import TASKS
 from . import privacy, submission, sums
-from .ledger import Entry, Examples, Ledger
+from .ledger import Entry, Ledger, counted
 from .page import differing, page
 from .privacy import Noise
 
@@ -63,12 +63,12 @@ def run(
             "train.layers is all, but sites are joined by sums of the last layer's features: set"
             " train.layers to last"
         )
-    rows, examples, classes = _rows(settings)
-    counts = Counter(examples.values())
+    rows, labels, classes = _rows(settings)
+    counts = Counter(labels.values())
     _require_many(counts, least)
 
     about = wanted(settings, kind_in(MANIFEST), rows.features.shape[1])
-    ledger = Ledger(LEDGER)
+    ledger, examples = Ledger(LEDGER), counted(labels, Counter(rows.digests.tolist()))
     identity = ledger.identity(name)
     exact = sums.of(rows.features, rows.labels, classes)
     of_classes = np.array([float(counts[label]) for label in classes])
@@ -150,7 +150,7 @@ def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> No
     return Noise(epsilon, delta, clip)
 
 
-def _rows(settings: Params) -> tuple[Split, Examples, list[str]]:
+def _rows(settings: Params) -> tuple[Split, dict[str, str], list[str]]:
     """Return the rows that `train` would use, their labels by digest, and the classes.
 
     Raises:
@@ -168,8 +168,8 @@ def _rows(settings: Params) -> tuple[Split, Examples, list[str]]:
     used = manifest[manifest["split"].isin(chosen)]
     classes = sorted(used["label"].unique())
     splits = read_splits(FEATURES, manifest, classes, chosen, settings.train.power)
-    examples = dict(zip(used["digest"], used["label"], strict=True))
-    return Split.concat(splits.values()), examples, classes
+    labels = dict(zip(used["digest"], used["label"], strict=True))
+    return Split.concat(splits.values()), labels, classes
 
 
 def _require_many(counts: Counter[str], least: int) -> None:

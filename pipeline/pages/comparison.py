@@ -63,7 +63,13 @@ def differences(before: Document, now: Document) -> Iterator[Row]:
 def _git(*arguments: str) -> str | None:
     """Return the output of a git command; None if git is not installed or the command fails."""
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
+        done = subprocess.run(  # noqa: S603
+            ["git", *arguments],  # noqa: S607
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # as a commit message of another program may need
+            check=False,
+        )
     except FileNotFoundError:
         return None
     return done.stdout.rstrip("\n") if done.returncode == 0 else None

@@ -75,7 +75,7 @@ class Thumbnails:
         """Return the targets that can be corrected; empty if the label is corrected instead."""
         columns = [TARGET + name for name in self._targets]
         row, at = self._rows[path][2], self._manifest.at
-        return {name: _cell(at[row, name]) for name in columns if name in self._manifest}
+        return {name: as_cell(at[row, name]) for name in columns if name in self._manifest}
 
     def marks(self, path: str) -> Markup:
         """Return `attributes` in HTML."""
@@ -91,9 +91,12 @@ class Thumbnails:
         return self._made[path]
 
 
-def _cell(value: float) -> str:
-    """Return a target as in a cell of the source's table; empty if it is not known."""
-    return "" if pd.isna(value) else f"{value:.15g}"
+def as_cell(value: float) -> str:
+    """Return a target as in a cell of the source's table; empty if it is not known.
+
+    It is the shortest text of this very number, because a correction names the number.
+    """
+    return "" if pd.isna(value) else repr(float(value)).removesuffix(".0")
 
 
 def reviewing() -> tuple[Markup, str]:

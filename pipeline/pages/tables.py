@@ -22,10 +22,10 @@ SHOWN = 12  # label issues and near-duplicate pairs on the page
 MOST_DRAWN = 40  # classes; a larger matrix is not legible
 DRAWN_OF_MANY = 24  # classes in the matrix, the most confused, if there are over `MOST_DRAWN`
 MOST_ROWS = 20  # of the tables of confused classes, of heads and, if there are many, of classes
-# Columns that are read as text: names of classes, and of slices.
-NAMES = (
-    "class", "label", "predicted", "unknown", "other_label", "suggested", "column", "value",
-)  # fmt: skip
+# Columns that are read as text: names of classes, of targets and of slices.
+NAMES = re.compile(
+    r"class|class_\d+|label|predicted|unknown|other_label|suggested|name|column|value"
+)
 FOUND = ("near_duplicates", "label_issues", "few_examples", "drift", "notes", "flawed")
 # The columns that the page reads in the tables of every task, as regular expressions.
 COLUMNS = {
@@ -55,7 +55,8 @@ COMPARED = {
 def headline(metrics: Metrics, repeats: pd.DataFrame, first: str, classes: int) -> list[Row]:
     """Return name, value and interval of each metric on the test examples.
 
-    Each row also has the mean over the repeats and its interval, if there are repeats.
+    The ends of an interval that is not known are None. Each row also has the mean over the repeats
+    and its interval, if there are repeats.
 
     Args:
         first: the metric of the first row, which is the main metric of the task.
@@ -71,17 +72,17 @@ def headline(metrics: Metrics, repeats: pd.DataFrame, first: str, classes: int) 
         for row in repeats.itertuples()
     }
     test, ends = metrics.test, metrics.interval
-    ends = {name: end for name, end in ends.items() if not _always_1(name, classes)}
-    order = sorted(ends, key=lambda name: name != first)
+    sizes = ("pictures", "groups")
+    names = [name for name in test if name not in sizes and not _always_1(name, classes)]
     return [
         {
             "name": spelt(name),
             "value": _figure(name, test[name]),
-            "low": _figure(name, ends[name]["low"]),
-            "high": _figure(name, ends[name]["high"]),
+            "low": _figure(name, ends[name]["low"]) if name in ends else None,
+            "high": _figure(name, ends[name]["high"]) if name in ends else None,
             "again": again.get(name),
         }
-        for name in order
+        for name in sorted(names, key=lambda name: name != first)
     ]
 
 
@@ -310,7 +311,7 @@ def duplicates(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
         | {"shown": shown(row["path"]), "other_shown": shown(row["other_path"])}
         | {"marks": shown.marks(row["path"]), "other_marks": shown.marks(row["other_path"])}
         | {name: shown.name(row[name]) for name in ("path", "other_path")}
-        for row in table.head(SHOWN).to_dict("records")
+        for row in _labelled(table.head(SHOWN)).to_dict("records")
     ]
 
 
@@ -334,8 +335,13 @@ def flawed(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
         row
         | {"shown": shown(row["path"]), "path": shown.name(row["path"])}
         | {"marks": shown.marks(row["path"])}
-        for row in table.head(SHOWN).to_dict("records")
+        for row in _labelled(table.head(SHOWN)).to_dict("records")
     ]
+
+
+def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """Replace an empty label, which an example of a multi-label task may have."""
+    return table.fillna({"label": "no label", "other_label": "no label"})
 
 
 def few(table: pd.DataFrame, classes: int) -> list[Row]:
@@ -379,9 +385,11 @@ def table(file: Path, columns: str = "") -> pd.DataFrame:
     Raises:
         DataError: the file does not exist, is damaged or cut off, or lacks a column.
     """
+    content = text(file)
+    header = pd.read_csv(io.StringIO(content), nrows=0)
     # A class may be named 7, or NA.
-    texts = dict.fromkeys(NAMES, str)
-    lines = io.StringIO(text(file))
+    texts = {name: str for name in header if NAMES.fullmatch(name)}
+    lines = io.StringIO(content)
     written = pd.read_csv(lines, dtype=texts, keep_default_na=False, na_values=[""])
     for name in f"{COLUMNS.get(file.name, '')} {columns}".split():
         if not any(re.fullmatch(name, column) for column in written):

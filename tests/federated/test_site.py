@@ -132,6 +132,44 @@ def test_many_examples_of_which_one_is_of_another_class_give_that_one_away(oslo,
     np.testing.assert_allclose(told, vector.astype(np.float32), atol=1e-9)
 
 
+def test_one_example_that_moves_to_the_training_split_is_told(oslo, capsys):
+    """The sums then have its augmented view, and nothing else is new in them."""
+    site.run("oslo")
+    before, view = sums_of(), into_training(oslo)
+    capsys.readouterr()
+    site.run("oslo")
+    assert "1 example of class ants differs from submission 1" in capsys.readouterr().out
+    assert site.PAGE.read_text().count("| 40 | 1 | none |") == 1
+    told = (sums_of().class_sums - before.class_sums)[0]
+    np.testing.assert_allclose(told, view.astype(np.float32), atol=1e-9)
+
+
+def into_training(project):
+    """Move a validation example into the training split; return its new view."""
+    moved = project.examples.index[project.examples["split"] == "val"][0]
+    digest, view = project.examples["digest"][moved], np.arange(DIMENSION) + 1.0
+    project.examples.loc[moved, "split"] = "train"
+    project.rows = sorted([*project.rows, (digest, 1, view)], key=lambda row: row[:2])
+    project.write()
+    return view
+
+
+def test_a_ledger_that_did_not_count_vectors_is_compared_by_label(oslo, capsys):
+    site.run("oslo")
+    (line,) = site.LEDGER.read_text().splitlines()
+    entry = json.loads(line)
+    entry["added"] = {d: label.partition("\n")[0] for d, label in entry["added"].items()}
+    site.LEDGER.write_text(json.dumps(entry) + "\n")
+    oslo.relabel(3, "bees")
+    site.run("oslo")
+    assert "1 example of class ants differs from submission 1" in capsys.readouterr().out
+    assert site.PAGE.read_text().count("| 40 | 1 | none |") == 1
+    assert Ledger(site.LEDGER).held[1].keys() == entry["added"].keys()
+    into_training(oslo)
+    site.run("oslo")
+    assert "1 example of class ants differs from submission 2" in capsys.readouterr().out
+
+
 def test_features_of_another_power_do_not_give_an_example_away(oslo, capsys):
     site.run("oslo")
     oslo.set(train={"power": 0.5})
@@ -209,7 +247,7 @@ def test_what_left_is_in_the_ledger_and_a_torn_line_is_not(oslo):
     site.run("oslo")
     entries = Ledger(site.LEDGER).entries
     assert [entry.number for entry in entries] == [1, 2]
-    assert entries[1].added == {oslo.examples["digest"][3]: "bees"}
+    assert entries[1].added == {oslo.examples["digest"][3]: "bees\n2"}  # it has two views
     assert site.LEDGER.read_text().startswith(whole)
     assert entries[0].id == entries[1].id
     torn = '{"number": 3, "added": {"a": "Käfer"'.encode()[:-5]  # within a letter

@@ -89,7 +89,7 @@ def test_three_labels_and_a_mark_run_what_they_change(labelled, browser):
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     failed: list[str] = []
     page.on("pageerror", lambda error: failed.append(str(error)))
-    desk = Desk("anna", set(manifest["digest"]))
+    desk = Desk("anna", set(manifest["digest"]), "classification")
     with served(application(desk, KEY), KEY) as address:
         page.goto(address)
         data = json.loads(page.locator("#points").text_content() or "")

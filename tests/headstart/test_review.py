@@ -29,7 +29,7 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     REPORT.parent.mkdir()
     REPORT.write_text("the page\n")
-    return Desk("anna", {DIGEST, OTHER})
+    return Desk("anna", {DIGEST, OTHER}, "classification")
 
 
 @pytest.fixture
@@ -147,6 +147,34 @@ def test_a_second_thought_takes_the_place_of_the_first(desk):
     assert values() == [("exclude", "", "yes")]
 
 
+@pytest.mark.parametrize(
+    ("task", "field", "old", "typed", "seen"),
+    [
+        ("multilabel", "label", "cat", "dog|cat", "cat|dog"),
+        ("multilabel", "target:cat", "0", "1.0", "1"),
+        ("regression", "label", "3", "12.50", "12.5"),
+        ("regression", "target:age", "3", "12.50", "12.5"),
+        ("classification", "label", "ant", "red  bee", "red bee"),
+        ("classification", "group", "a", "hive  3", "hive 3"),
+    ],
+)
+def test_a_second_thought_keeps_the_sources_value_however_the_first_was_typed(
+    desk, task, field, old, typed, seen
+):
+    """A run that applied the first shows it as the task writes it."""
+    desk = Desk("anna", {DIGEST}, task)
+    desk.put(ROW | {"field": field, "old": old, "new": typed})
+    desk.put(ROW | {"field": field, "old": seen, "new": seen})
+    assert values() == [(field, old, seen)]
+
+
+def test_a_first_thought_that_cannot_be_learned_is_replaced(desk):
+    desk = Desk("anna", {DIGEST}, "regression")
+    desk.put(ROW | {"old": "3", "new": "many"})
+    desk.put(ROW | {"old": "5", "new": "4"})
+    assert values() == [("label", "5", "4")]
+
+
 def test_a_damaged_file_stays_and_a_contradiction_is_said(desk, client):
     CORRECTIONS.mkdir()
     corrections.write(CORRECTIONS / "bert.csv", [Correction(DIGEST, "label", "ant", "fly")])
@@ -211,7 +239,7 @@ def test_a_browser_corrects_and_a_file_exports_the_same(reviewed, browser):
     page = browser.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    desk = Desk("anna", set(by_path["digest"]))
+    desk = Desk("anna", set(by_path["digest"]), "classification")
     with served(application(desk, KEY), KEY) as address:
         page.goto(address)
         correct(page, digests)
