@@ -19,8 +19,8 @@ value if it is not in the file.
 
 Defaults never change, so older projects keep their results. In clones of the repository and in new
 projects, `params.yaml` sets some parameters to other values. The tables list these values as "New
-projects: …", or as "New picture projects: …" if only picture projects and clones set them. `make docs`
-generates this page from the code."""
+projects: …", or as "New picture projects: …" if only picture projects and clones set them. `make
+docs` generates this page from the code."""
 NEW = {"ingest.val_of_each_class": True}  # what `headstart init` sets in projects of all kinds
 SHIPPED = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8"))
 

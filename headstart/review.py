@@ -71,8 +71,9 @@ def own_name() -> str:
     """Return the name of git's user as that of a file, or else the name of the system's user."""
     asked = ["git", "config", "user.name"]
     with suppress(OSError):
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
-        if name := re.sub(r"[^\w]+", "-", done.stdout.strip().lower()).strip("-_"):
+        done = subprocess.run(asked, capture_output=True, check=False)  # noqa: S603
+        given = done.stdout.decode(errors="replace").strip().lower()
+        if name := re.sub(r"[^\w]+", "-", given).strip("-_"):
             return name[:64]
     return getpass.getuser()
 

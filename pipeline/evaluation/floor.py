@@ -112,11 +112,13 @@ def compared(
         drawn = resample(weigh, examples, outputs, settings.bootstrap, settings.seed, groups)
         values.append(float(whole(weigh, len(labels)).overall[measure][0]))
         resampled.append(drawn.overall[measure])
-    low, high = interval(resampled[1] - resampled[0], expanded(settings.confidence, groups))
+    low, high = map(
+        float, interval(resampled[1] - resampled[0], expanded(settings.confidence, groups))
+    )
     if groups is not None and len(np.unique(groups)) == 1:
-        low = high = np.float64(np.nan)  # one group does not show how groups differ
+        low = high = np.nan  # one group does not show how groups differ
     was, now = values
-    return Lead(name, measure, was, now, float(low), float(high), len(labels))
+    return Lead(name, measure, was, now, low, high, len(labels))
 
 
 def baselines(

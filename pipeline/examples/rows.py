@@ -175,7 +175,7 @@ def _bytes(cell: Any) -> bytes:
 
 
 def _table(file: Path) -> tuple[Table, dict[str, int]] | str:
-    """Return what `_opened` returns; if several threads ask at once, one of them reads the table."""
+    """Return what `_opened` returns; if several threads ask at once, one reads the table."""
     stamp = _stamp(file)
     with _one_opens:
         return _opened(file, stamp)
