@@ -311,6 +311,12 @@ def where_to_look(report: Path | None, page: str | None) -> list[str]:
     return [*lines, f"Dashboard: {page or 'headstart dashboard'}"]
 
 
+def _port(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1 to 65535")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the commands that start a server."""
     parser.add_argument(
@@ -319,7 +325,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"address to listen on (default: {HOST}, only for this machine)",
     )
     parser.add_argument(
-        "--port", type=int, default=PORT, help=f"port to listen on (default: {PORT})"
+        "--port", type=_port, default=PORT, help=f"port to listen on (default: {PORT})"
     )
     parser.add_argument(
         "--name",
