@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import http.client
 import ipaddress
 import json
 import os
@@ -49,7 +50,7 @@ def answers(api: str, with_anything: bool = False) -> bool:
             return bool(reply.status == 200)
     except urllib.error.HTTPError:
         return with_anything
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):  # the second if it is no HTTP server
         return False
 
 
