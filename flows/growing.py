@@ -110,12 +110,12 @@ def _remembered(
 ) -> tuple[set[Seen], dict[str, dict[str, Any]]]:
     """Return the files that this bundle has predicted, and its prediction for each content."""
     lines.seek(0)
-    text = lines.read()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:  # a run was killed while it wrote the last line
-        lines.truncate(len(whole.encode()))
+    data = lines.buffer.read()  # bytes, since the last line may end inside a character
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:  # a run was killed while it wrote the last line
+        lines.truncate(len(whole))
     seen, known = set(), {}
-    for line in whole.split("\n")[:-1]:  # `splitlines` would split at other characters of names too
+    for line in whole.splitlines():  # of text, it would split at characters of names too
         row = json.loads(line)
         # Files whose predictions an older version saved with fewer columns are predicted again.
         if row["bundle"] == version and row.keys() >= set(columns):

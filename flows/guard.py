@@ -22,8 +22,8 @@ class Guard:
 
     The guard copies what `dvc checkout` cannot restore: dvc.lock, and outputs that DVC does not
     cache. If the gate's metric was not measured before, there is nothing to lose, and every result
-    passes. If the previous run was killed or cancelled, the result before it still counts as the
-    last one.
+    passes, with a note if the new result lacks the metric too: its name may be misspelt. If the
+    previous run was killed or cancelled, the result before it still counts as the last one.
     """
 
     def __init__(
@@ -58,7 +58,10 @@ class Guard:
         """
         metric = self._gate.metric_in(self._before)
         if value(self._before, metric) is None:
-            return None
+            if failed or now == self._before or value(now, metric) is not None:
+                return None
+            words = f"not compared: the metrics have no {metric}; give the gate one that they have"
+            return Decision(words, "take")
         if failed:
             return Decision(f"{', '.join(failed)} failed", "fail")
         if now == self._before:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline.core import command, lock
-from pipeline.core.errors import BusyError
+from pipeline.core.errors import BusyError, ParamsError
 
 from . import access, server, watch
 from .dvc.project import working_copy
@@ -40,6 +40,7 @@ def run(
     Raises:
         BusyError: another process serves the deployments of this working copy.
         LockError: the project was made with different code or libraries than are installed.
+        ParamsError: `prefect.yaml` has a mistake.
         RunError: this is not a DVC repository, or a server does not start or refuses the password.
     """
     root = working_copy()
@@ -125,25 +126,34 @@ async def serve(found: "list[RunnerDeployment]") -> None:
 
 
 def deployments(declared: Path) -> "list[RunnerDeployment]":
-    """Return the deployments of prefect.yaml, to be run by this process."""
+    """Return the deployments of prefect.yaml, to be run by this process.
+
+    Raises:
+        ParamsError: the file is not YAML, or has a deployment or schedule that cannot be.
+    """
     from prefect.schedules import Schedule
     from prefect.types.entrypoint import EntrypointType
 
     from .headstart import headstart
 
-    content: dict[str, Any] = yaml.safe_load(declared.read_text())
     to_deployment: Any = headstart.to_deployment  # typed as if it were async only
-    return [
-        to_deployment(
-            name=one["name"],
-            description=one.get("description"),
-            parameters=one.get("parameters"),
-            # A run imports the flow by its name: the file may lie in an installed package.
-            entrypoint_type=EntrypointType.MODULE_PATH,
-            schedules=[Schedule(**schedule) for schedule in one.get("schedules", [])],
-        )
-        for one in content["deployments"]
-    ]
+    try:
+        content: dict[str, Any] = yaml.safe_load(declared.read_text(encoding="utf-8"))
+        return [
+            to_deployment(
+                name=one["name"],
+                description=one.get("description"),
+                parameters=one.get("parameters"),
+                # A run imports the flow by its name: the file may lie in an installed package.
+                entrypoint_type=EntrypointType.MODULE_PATH,
+                # The key has no value if all schedules below it are commented out.
+                schedules=[Schedule(**schedule) for schedule in one.get("schedules") or []],
+            )
+            for one in content["deployments"]
+        ]
+    except (yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ParamsError(f"{declared} cannot be used ({reason}): correct it") from None
 
 
 if __name__ == "__main__":

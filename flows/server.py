@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import http.client
 import ipaddress
 import json
 import os
@@ -49,7 +50,7 @@ def answers(api: str, with_anything: bool = False) -> bool:
             return bool(reply.status == 200)
     except urllib.error.HTTPError:
         return with_anything
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):  # the second if it is no HTTP server
         return False
 
 
@@ -311,6 +312,12 @@ def where_to_look(report: Path | None, page: str | None) -> list[str]:
     return [*lines, f"Dashboard: {page or 'headstart dashboard'}"]
 
 
+def _port(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1 to 65535")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the commands that start a server."""
     parser.add_argument(
@@ -319,7 +326,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"address to listen on (default: {HOST}, only for this machine)",
     )
     parser.add_argument(
-        "--port", type=int, default=PORT, help=f"port to listen on (default: {PORT})"
+        "--port", type=_port, default=PORT, help=f"port to listen on (default: {PORT})"
     )
     parser.add_argument(
         "--name",

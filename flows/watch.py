@@ -5,6 +5,7 @@ Each check reads only the names, sizes and times of the files. For data imported
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import threading
@@ -122,6 +123,13 @@ def start_run() -> None:
     print(f"watch: the data has changed; started {DEPLOYMENT}", flush=True)
 
 
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= threading.TIMEOUT_MAX:  # not for nan
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds above 0")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which data to watch, and how often."""
     parser.add_argument(
@@ -134,7 +142,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--look-every",
-        type=float,
+        type=_seconds,
         default=SECONDS_BETWEEN_LOOKS,
         metavar="SECONDS",
         help=f"time between two checks of the data (default: {SECONDS_BETWEEN_LOOKS})",

@@ -345,13 +345,16 @@ def touched_files(folder: Folder | None) -> set[str] | None:
 
     Return None if DVC does not have the list of the earlier files.
     """
-    if folder and not isinstance(folder.now, Tree) and Path(folder.dep.def_path).is_file():
-        return {folder.dep.def_path}  # a table that holds the examples
-    before = folder.dep.get_obj() if folder else None
-    if folder is None or not (isinstance(before, Tree) and isinstance(folder.now, Tree)):
+    if folder is None:
+        return None
+    # DVC keeps a slash at the end, or `./`; the manifest has neither.
+    path = Path(folder.dep.def_path).as_posix()
+    if not isinstance(folder.now, Tree) and Path(path).is_file():
+        return {path}  # a table that holds the examples
+    before = folder.dep.get_obj()
+    if not (isinstance(before, Tree) and isinstance(folder.now, Tree)):
         return None
     old = {key: info.value for key, _, info in before}
-    path = folder.dep.def_path
     return {"/".join((path, *key)) for key, _, info in folder.now if old.get(key) != info.value}
 
 

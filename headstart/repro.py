@@ -1,11 +1,15 @@
 """`headstart repro`: check the project, then run what changed with DVC."""
 
+import contextlib
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 
+from flows.dvc.claim import KEPT, Claim
 from flows.dvc.project import check_project, working_copy
+from pipeline.core.errors import BusyError
 from pipeline.core.paths import REPORT
 
 
@@ -30,12 +34,25 @@ def run(arguments: list[str]) -> None:
     forks = forked(root if _will_run(root, arguments) else None)
     with look_once(), noted_commands() as ran, parse_once(), forks:
         code = main(["repro", *arguments])
+    if not code and "--dry" not in arguments:
+        _forget(root)
     whole = all(argument.startswith("-") for argument in arguments)
     if not code and ran and any((folder / ".git").exists() for folder in (root, *root.parents)):
         print("To commit what changed: git add --all && git commit")
     if not code and whole and (root / REPORT).exists():
         print(f"Report: {root / REPORT}")
     sys.exit(code)
+
+
+def _forget(root: Path) -> None:
+    """Delete the result that an interrupted run with a gate kept: the new one has replaced it.
+
+    A flow without a gate does the same. A flow that is at work now still needs what it kept.
+    """
+    if not (root / KEPT).exists():
+        return
+    with contextlib.suppress(BusyError), Claim(root, "refuse"):
+        shutil.rmtree(root / KEPT, ignore_errors=True)
 
 
 def _will_run(root: Path, arguments: list[str]) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from pipeline.core import lock
 from pipeline.core.errors import DataError, ParamsError, RunError
@@ -55,7 +56,7 @@ def check_project(root: Path, pulls: bool = False) -> None:
     if not re.search("python -m pipeline[.]|headstart run ", graph):  # another project
         return
     lock.check(root)
-    reads, outs, path = _checked(root, graph)
+    reads, outs, cached, path = _checked(root, graph)
     if Path(path) in MANIFEST.parents:
         raise ParamsError(
             f"ingest.path in {PARAMS} is {path}, in which {MANIFEST} is written: put your"
@@ -69,8 +70,10 @@ def check_project(root: Path, pulls: bool = False) -> None:
             if (root / LOCK).exists():
                 back = f"`headstart upgrade`, or {back} if you deleted it"
             raise RunError(f"the folder {folder}, which {stage} reads, is missing: run {back}")
+    if not cached:  # without a path, git would list all files
+        return
     try:
-        asked = ["git", "ls-files", "--", *outs]
+        asked = ["git", "ls-files", "--", *cached]
         done = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
     except FileNotFoundError:  # git is not installed
         return
@@ -117,10 +120,11 @@ def _mend_rwlock(root: Path) -> None:
         (root / RWLOCK).unlink()
 
 
-def _checked(root: Path, graph: str) -> tuple[list[str], list[str], str]:
+def _checked(root: Path, graph: str) -> tuple[list[str], list[str], list[str], str]:
     """Check `params.yaml`; return what the stages in `graph` read and write, and `ingest.path`.
 
-    A check that has passed is remembered, because the import of the schema takes longer.
+    Outputs with `cache: false`, which git may track, are missing from the third list. A check that
+    has passed is remembered, because the import of the schema takes longer.
     """
     known = blake2b(digest_size=16)
     for part in _checked_by(root, graph):
@@ -128,7 +132,7 @@ def _checked(root: Path, graph: str) -> tuple[list[str], list[str], str]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads((root / CHECKED).read_bytes())
         if kept["known"] == known.hexdigest():
-            return kept["reads"], kept["outs"], kept["path"]
+            return kept["reads"], kept["outs"], kept["cached"], kept["path"]
     from pipeline import kinds  # slow
     from pipeline.core import params
 
@@ -139,12 +143,21 @@ def _checked(root: Path, graph: str) -> tuple[list[str], list[str], str]:
     stages = params.stages_in(graph).values()
     reads = [dep for stage in stages for dep in stage.get("deps", [])]
     entries = [out for stage in stages for out in stage.get("outs", [])]
-    outs = [out for entry in entries for out in (entry if isinstance(entry, dict) else [entry])]
+    options: dict[str, Any] = {}
+    for entry in entries:
+        options |= entry if isinstance(entry, dict) else {entry: None}
+    outs = list(options)
+    cached = [
+        out
+        for out, has in options.items()
+        if not (isinstance(has, dict) and has.get("cache") is False)
+    ]
     with contextlib.suppress(OSError):  # it is checked again
         (root / CHECKED).parent.mkdir(exist_ok=True)
         kept = {"known": known.hexdigest(), "reads": reads, "outs": outs, "path": path}
+        kept["cached"] = cached
         (root / CHECKED).write_text(json.dumps(kept), encoding="utf-8")
-    return reads, outs, path
+    return reads, outs, cached, path
 
 
 def _checked_by(root: Path, graph: str) -> Iterator[bytes]:

@@ -269,6 +269,22 @@ def test_by_itself_a_server_listens_on_loopback_alone(dashboard: Path) -> None:
     assert listening(psutil.Process(int((dashboard / "pid").read_text()))) == {"127.0.0.1"}
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(("--port", number) for number in ("0", "65536", "-1", "http")),
+        *(("--look-every", number) for number in ("0", "-1", "nan", "inf", "often")),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(wrong: tuple[str, str]) -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    serve.add_arguments(parser)
+    asked = parser.parse_args(["--port", "65535", "--look-every", "0.5"])
+    assert (asked.port, asked.look_every) == (65535, 0.5)
+    with pytest.raises(argparse.ArgumentError, match=f"^argument {wrong[0]}: .* should be"):
+        parser.parse_args(wrong)
+
+
 @pytest.mark.slow
 def test_as_a_command_that_is_one_line(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()

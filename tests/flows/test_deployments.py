@@ -20,7 +20,7 @@ from toys import PATIENCE, PROJECT, Toy, alive, background, declare, free_port, 
 
 from flows import serve, watch
 from flows.server import ADDRESS, running
-from pipeline.core.errors import BusyError, RunError
+from pipeline.core.errors import BusyError, ParamsError, RunError
 
 GATE = {"metric": "test.accuracy", "margin": 0.01}
 
@@ -42,6 +42,30 @@ def test_the_deployments_of_a_working_copy_are_served_once(tmp_path: Path) -> No
         raise AssertionError
     with serve.alone(tmp_path):  # the next one may
         pass
+
+
+@pytest.mark.parametrize(
+    ("schedules", "said"),
+    [
+        ('[{cron: "30 25 * * *"}]', r"Invalid cron string: .30 25 \* \* \*."),
+        ('[{crom: "30 2 * * *"}]', "unexpected keyword argument 'crom'"),
+        ("[", "ParserError: "),
+        ("1", "TypeError: "),
+    ],
+)
+def test_a_mistake_in_prefect_yaml_is_a_line(tmp_path: Path, schedules: str, said: str) -> None:
+    file = tmp_path / "prefect.yaml"
+    file.write_text(f"deployments:\n  - name: nightly\n    schedules: {schedules}\n")
+    with pytest.raises(ParamsError, match=rf"/prefect\.yaml cannot be used \(.*{said}") as error:
+        serve.deployments(file)
+    assert "\n" not in str(error.value)
+
+
+def test_a_deployment_may_have_no_schedule(tmp_path: Path) -> None:
+    file = tmp_path / "prefect.yaml"
+    file.write_text("deployments:\n  - name: nightly\n    schedules:\n#     - cron: 30 2 * * *\n")
+    (deployment,) = serve.deployments(file)
+    assert (deployment.name, deployment.schedules) == ("nightly", [])
 
 
 @pytest.mark.slow

@@ -100,6 +100,17 @@ def test_a_result_that_is_the_same_and_one_without_a_past_pass(tmp_path: Path) -
     assert lost.words == "the metrics of this run have no test.accuracy"
 
 
+def test_a_metric_that_no_run_has_is_said(tmp_path: Path) -> None:
+    before = result(tmp_path, 90)
+    guard = Guard(Gate(metric="accuracy"), tmp_path, PLAN, before)
+    words = "not compared: the metrics have no accuracy; give the gate one that they have"
+    assert guard.decide([], result(tmp_path, 50)) == (words, "take", False)
+    assert guard.decide([], before) is None  # nothing has changed
+    assert guard.decide(["train"], result(tmp_path, 50)) is None
+    named = Guard(Gate(), tmp_path / "new", PLAN, {})  # the first run that measures anything
+    assert named.decide([], before) is None
+
+
 def test_prefect_yaml_says_what_each_answer_does() -> None:
     declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     for deployment in declared:

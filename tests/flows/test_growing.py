@@ -68,6 +68,18 @@ def test_a_run_that_was_killed_goes_on(bundled: Path, inbox: Path, tmp_path: Pat
     assert answers.read_bytes() == whole
 
 
+def test_a_line_that_was_cut_inside_a_character_is_written_again(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    seen = growing.Seen("ü\u2028.png", 1, 2)
+    line = {**seen._asdict(), "class": "Tür", "digest": "a", "bundle": "b"}
+    whole = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    answers.write_bytes(whole + whole[: whole.index("ü".encode()) + 1])
+    with answers.open("a+", encoding="utf-8") as lines:
+        assert growing._remembered(lines, "b", ["class"]) == ({seen}, {"a": {"class": "Tür"}})
+        print("the next ü", file=lines)
+    assert answers.read_bytes() == whole + "the next ü\n".encode()
+
+
 def test_any_name_is_remembered(bundled: Path, tmp_path: Path) -> None:
     folder, answers = tmp_path / "inbox", tmp_path / "answers.jsonl"
     folder.mkdir()

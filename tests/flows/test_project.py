@@ -1,6 +1,8 @@
 """The check of a project before a run, which is remembered."""
 
+import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,28 @@ def test_nothing_runs_without_a_pipeline(project: Path) -> None:
     (project / "dvc.yaml").unlink()
     with pytest.raises(RunError, match=r"dvc\.yaml does not exist: run `git checkout dvc.yaml` if"):
         check_project(project)
+
+
+def test_git_may_track_an_output_only_if_dvc_does_not_keep_it(project: Path) -> None:
+    graph = project / "dvc.yaml"
+    text = graph.read_text()
+    own = "stages:\n  own: {cmd: 'true', outs: [{own.csv: {cache: CACHE}}]}\n"
+    graph.write_text(text.replace("stages:\n", own.replace("CACHE", "false"), 1))
+    (project / "own.csv").touch()
+    for command in (["init", "-q"], ["add", "own.csv"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    check_project(project)
+    checked = json.loads((project / CHECKED).read_bytes())
+    checked.pop("cached")  # an older version remembered the check
+    (project / CHECKED).write_text(json.dumps(checked))
+    check_project(project)
+    graph.write_text(text.replace("stages:\n", own.replace("CACHE", "true"), 1))
+    with pytest.raises(RunError, match=r"git rm -r --cached own\.csv`, then commit"):
+        check_project(project)
+
+
+def test_git_lists_no_file_if_dvc_keeps_none(project: Path) -> None:
+    (project / "dvc.yaml").write_text("stages: {own: {cmd: headstart run own}}\n")
+    for command in (["init", "-q"], ["add", "params.yaml"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    check_project(project)

@@ -2,7 +2,9 @@
 
 import argparse
 import base64
+import contextlib
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import pytest
 import yaml
 from toys import PATIENCE, FlowRun, Toy, wait_for
 
+from flows.dvc.claim import KEPT, Claim
 from flows.dvc.experiment import copy_of
 from flows.run import add_arguments, bring_up_to_date
+from headstart import repro
 from pipeline.core.errors import ExperimentError, ParamsError
 
 SCORE = """
@@ -227,6 +231,37 @@ def test_what_a_killed_run_left_does_not_become_the_result_to_beat(toy: Toy) -> 
     (toy.root / "go").touch()
     assert "was 0.75: worse by 0.25" in gated(toy).state["message"]
     assert (toy.root / "model").read_text() == "model of 0.75"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "at_work", "keeps"),
+    [
+        ([], 0, False, False),
+        (["--dry"], 0, False, True),
+        ([], 255, False, True),
+        ([], 0, True, True),  # it is the copy of the run with a gate that is at work
+    ],
+)
+def test_repro_forgets_what_an_interrupted_run_with_a_gate_kept(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    at_work: bool,
+    keeps: bool,
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "dvc.lock").touch()
+    (tmp_path / KEPT).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # which `repro` changes
+    monkeypatch.setattr("dvc.cli.main", lambda command: code)
+    other = Claim(tmp_path, "refuse") if at_work else contextlib.nullcontext()
+    with other, pytest.raises(SystemExit) as ended:
+        repro.run(arguments)
+    assert ended.value.code == code
+    assert (tmp_path / KEPT).exists() == keeps
 
 
 def test_an_override_that_is_none_is_refused_before_a_server_starts() -> None:

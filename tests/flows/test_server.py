@@ -1,8 +1,10 @@
-"""A Prefect server that hangs as it starts. What hangs is a stand-in: the real one seldom does."""
+"""A Prefect server that does not start or does not answer, played by a stand-in."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,21 @@ def test_a_database_that_a_server_for_one_run_could_not_open_is_a_line(url: str,
     assert "PREFECT_API_DATABASE_CONNECTION_URL" in line
     assert "\n" not in line
     assert "wr0ng" not in line
+
+
+def test_what_is_no_http_server_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            for _ in range(2):
+                asked, _ = listening.accept()
+                with asked:
+                    asked.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                    asked.recv(10_000)
+
+        greeting = threading.Thread(target=greet, daemon=True)
+        greeting.start()
+        api = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+        assert not server.answers(api)
+        assert not server.answers(api, with_anything=True)
+        greeting.join()
