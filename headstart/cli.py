@@ -112,8 +112,8 @@ def _added(subcommands: Any, name: str, words: str, **options: Any) -> argparse.
 def _add_options(name: str, adding: argparse.ArgumentParser) -> None:
     """Add the options of a subcommand in `HELP`, whose module may need the pipeline's packages.
 
-    If they are not installed, end with one line if it is the subcommand that was asked for.
-    Otherwise its name is an argument of another one, or `completion` does without its options.
+    If they are not installed, end with one line if the user called this subcommand. Otherwise, its
+    name is an argument of another one, or `completion` does without its options.
     """
     if name == "predict" or not packages.missing("pipeline"):
         _module(name).add_arguments(adding)

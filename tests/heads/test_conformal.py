@@ -202,7 +202,7 @@ def test_sets_of_groups_rest_on_groups_that_no_head_has_seen():
 
 
 def test_sets_are_made_wherever_there_are_as_many_groups_as_they_need():
-    """Of more than 2,000 examples, two of three parts are held out, which is 80 groups of 120."""
+    """Two of three parts of more than 2,000 examples are held out: 80 groups of 120."""
     pool = blobs(2400, 0, dimension=4, distance=0.4)
     for count, of, wanted in ((120, 0.9, (3, 120)), (150, 0.9, (2, 100)), (120, 0.85, (2, 80))):
         groups = [f"group {number * count // 2400}" for number in range(2400)]
