@@ -131,7 +131,7 @@ class Desk:
         return self._contradicted(one)
 
     def _applied(self, row: Correction) -> str:
-        """Return the new value as the page shows it after a run: the task may write it in another form."""
+        """Return the new value as the page shows it after a run, in the form of the task."""
         read, text = targets.of_task(self._task).read, tidy(row.new)
         with suppress(ValueError):  # which ingest names
             if row.field == LABEL:
