@@ -61,9 +61,10 @@ def extract() -> None:
             missing = sum(compute(*pair, cache, settings.batch_size) for pair in pairs)
         seconds = time.monotonic() - start
         recomputed = write(tables, encoder, cache, settings)
+        of_floor = floor.write(manifest, kind, settings, cache)
 
-    if line := floor.write(manifest, kind, settings):
-        print(f"extract: {line}")
+    if of_floor:
+        print(f"extract: {of_floor}")
     views, computed = sum(map(len, tables)), missing + recomputed
     rate = f", {missing / seconds:.1f} views a second" if missing else ""
     by = f" by {len(engines)} networks" if len(engines) > 1 else ""
@@ -159,7 +160,7 @@ def write(
 
     write_shards(FEATURES, shards(), *made_by, kept=same)
     if known:
-        known.note()
+        known.note(cache)
     return recomputed
 
 

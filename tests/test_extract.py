@@ -60,6 +60,16 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return last.partition(" computed")[0].partition("views: ")[2]
 
 
+def test_what_this_run_computed_is_not_evicted_by_its_own_notes(
+    drawn: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_STORE_LIMIT", "50KB")
+    extract.extract()
+    capsys.readouterr()
+    extract.extract()
+    assert said(capsys) == "28 reused, 0"
+
+
 def test_a_device_that_a_later_stage_will_miss_is_told_before_anything_is_computed(
     drawn: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from .family import TORCH, UNKNOWN, Opened
 if TYPE_CHECKING:
     import onnx
 
+DIGEST = "graph"  # in the metadata of the weights, the SHA-256 of the ONNX file
 TRIED = 3  # examples, and tokens of a text, to compare two exports of a network
 
 
@@ -73,6 +74,22 @@ def _is_there(file: Path) -> bool:
     return file.exists() and file.with_suffix(".safetensors").exists()
 
 
+def _is_sound(file: Path) -> bool:
+    """Whether an ONNX file has the bytes that were written, by the digest in the file beside it.
+
+    ONNX Runtime would compute wrong features with a changed weight, and the store would keep them.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file.with_suffix(".safetensors"), "numpy") as beside:
+            noted = (beside.metadata() or {}).get(DIGEST)
+        with file.open("rb") as graph:
+            return bool(noted == hashlib.file_digest(graph, "sha256").hexdigest())
+    except (OSError, SafetensorError):
+        return False
+
+
 def of_each(backbone: Backbone) -> list[Path]:
     """Return the ONNX file of each network that the backbone joins.
 
@@ -83,7 +100,7 @@ def of_each(backbone: Backbone) -> list[Path]:
 
 
 def exported(backbone: Backbone) -> Path:
-    """Return the network's ONNX file, from the cache or exported now.
+    """Return the network's ONNX file, from the cache or exported now; a damaged one is replaced.
 
     The weights for PyTorch are in the `.safetensors` file beside it.
 
@@ -95,7 +112,9 @@ def exported(backbone: Backbone) -> Path:
     """
     file = file_of(backbone)
     if _is_there(file):
-        return file
+        if _is_sound(file):
+            return file
+        print(f"extract: {file} is damaged and is exported again", flush=True)
     family = FAMILIES[backbone.family]
     plain = None if backbone.blocks == "last" else exported(backbone.with_blocks("last"))
     made, made_by, stated = family.opened(backbone), family.made_by(backbone), licence(backbone)
@@ -224,11 +243,12 @@ def _save(
     if print_of_last:
         notes["blocks"] = json.dumps(_blocks_of(model))
     onnx.helper.set_model_props(model, notes)
+    graph = model.SerializeToString(deterministic=True)
     with replacing(file) as unfinished:
-        unfinished.write_bytes(model.SerializeToString(deterministic=True))
+        unfinished.write_bytes(graph)
     plain = {key: tensor.copy("C") for key, tensor in tensors.items()}
     with replacing(file.with_suffix(".safetensors")) as unfinished:
-        unfinished.write_bytes(save(plain))
+        unfinished.write_bytes(save(plain, {DIGEST: hashlib.sha256(graph).hexdigest()}))
 
 
 def _blocks_of(model: "onnx.ModelProto") -> list[Layer]:

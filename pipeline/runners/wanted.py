@@ -1,10 +1,13 @@
 """List the views that a run needs, and compute the features that the store lacks."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ..backbones.engines import Encoder, Engine
+from ..store.interface import Store
 from ..store.vectors import open_store
 from ..tables import joined, targets
 from ..tables.features import Split
@@ -37,13 +40,14 @@ def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd
 
 
 def vectors(
-    examples: pd.DataFrame, encoder: Encoder, batch_size: int
+    examples: pd.DataFrame, encoder: Encoder, batch_size: int, cache: Store | None = None
 ) -> tuple[pd.DataFrame, NDArray[np.float32], int]:
     """Return the features of view 0 of examples, for stages that use a backbone themselves.
 
     Args:
         examples: a table with the columns `digest` and `path`.
         encoder: the backbone; features that the store has are not computed again.
+        cache: the store, if the stage has opened it.
 
     Returns:
         one row per example, sorted by digest, as in `every_view`; their features [n, d], as the
@@ -55,10 +59,10 @@ def vectors(
     for engine in encoder.engines:
         table = every_view(examples, no_plan, engine)
         keys = keys_of(table)
-        with open_store() as cache:
-            missing = without(table, cache.held(keys))
-            computed += compute(missing, engine, cache, batch_size)
-            found = cache.get(keys)
+        with nullcontext(cache) if cache else open_store() as store:
+            missing = without(table, store.held(keys))
+            computed += compute(missing, engine, store, batch_size)
+            found = store.get(keys)
         damaged = without(table, found)  # damage shows only on reading
         for batch in batches(damaged, batch_size):
             found |= features_of(batch, engine, batch_size)

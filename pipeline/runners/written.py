@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..core.errors import DataError, StoreError
-from ..store.vectors import open_local
+from ..store.interface import Store
+from ..store.vectors import FeatureStore, open_local
 from ..tables import by_key, features, joined
 from ..tables.layers import Layers
 from .threads import key_columns
@@ -81,15 +82,24 @@ class Written:
                 return Rows(mask, np.concatenate(parts, axis=1))
         return None
 
-    def note(self) -> None:
-        """Note the shards as they are now; without a store, the next run writes them again."""
+    def note(self, store: Store) -> None:
+        """Note the shards as they are now; without a store, the next run writes them again.
+
+        Args:
+            store: the store of this run. If it is on this machine, the note is written through it:
+                a store that is opened anew could evict what this run has used.
+        """
         shards = {name: [rows, _stamp(self._folder / name)] for name, rows in self._rows.items()}
         if shards == self._noted:
             return
         text = json.dumps({"began": self._began, "shards": shards}).encode()
         padded = text.ljust(-(-len(text) // 4) * 4)
-        with suppress(StoreError), open_local() as store:
-            store.put({self._key: np.frombuffer(padded, np.float32)})
+        with suppress(StoreError):
+            here: AbstractContextManager[Store] = (
+                nullcontext(store) if isinstance(store, FeatureStore) else open_local()
+            )
+            with here as local:
+                local.put({self._key: np.frombuffer(padded, np.float32)})
 
 
 def _digest(tables: Sequence[pd.DataFrame]) -> str:

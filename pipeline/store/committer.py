@@ -148,7 +148,11 @@ class Committer:
                 break
             rows = shards.rows_of(one.name) or 1
             end = min(one.size, shards.head_bytes(rows))
-            data = bytes(get_range(self._client, f"shards/{one.name}", start=0, end=end))
+            try:
+                data = bytes(get_range(self._client, f"shards/{one.name}", start=0, end=end))
+            except FileNotFoundError:  # another process has merged or evicted it
+                size -= one.size
+                continue
             head = shards.head(one.name, data)
             kept = 0 if head is None else int(_is_in(head.keys, named).sum())
             if kept == rows:

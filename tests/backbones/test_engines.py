@@ -261,10 +261,29 @@ def test_a_damaged_export_is_made_again(
     pictures = pictures[:2]
     sound = engines.open_engine(on(engine, own), IMAGE).run(pictures)
     file = exports.file_of(own.network)
-    file.write_bytes(file.read_bytes()[:100_000])
-    again = engines.open_engine(on(engine, own), IMAGE).run(pictures)
-    assert "is damaged" in capsys.readouterr().out
-    np.testing.assert_array_equal(sound, again)
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0x40  # in a weight
+    for damaged in (whole[:100_000], flipped):
+        file.write_bytes(damaged)
+        again = engines.open_engine(on(engine, own), IMAGE).run(pictures)
+        assert "is damaged" in capsys.readouterr().out
+        np.testing.assert_array_equal(sound, again)
+        assert file.read_bytes() == whole
+
+
+def test_an_error_of_the_kind_is_not_taken_for_damage(
+    own: ExtractParams, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines.open_engine(on("onnxruntime", own), IMAGE)
+
+    def inputs(*_: object) -> None:
+        raise AttributeError("of the kind")
+
+    monkeypatch.setattr(type(IMAGE), "inputs", inputs)
+    with pytest.raises(AttributeError, match="of the kind"):
+        engines.open_engine(on("onnxruntime", own), IMAGE)
+    assert "damaged" not in capsys.readouterr().out
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this machine has what the test wants missing")

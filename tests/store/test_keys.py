@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -262,3 +263,9 @@ def test_an_export_of_code_with_another_version_of_onnx_is_not_taken_for_one_of_
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "empty"))
     assert after == exports.exported(Backbone.parse("identity", "pretrained")).read_bytes()
     assert onnx.load_from_string(after).ir_version == 10
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+def test_a_network_on_a_gpu_counts_in_any_place(order: tuple[bool, bool]) -> None:
+    assert Encoder(tuple(replace(engine(), on_gpu=one) for one in order)).on_gpu
+    assert not Encoder((engine(), engine())).on_gpu

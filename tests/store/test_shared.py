@@ -230,6 +230,23 @@ def test_two_committers_at_once_lose_nothing(address: str, monkeypatch: pytest.M
     assert_holds(address, *range(24))
 
 
+def test_a_shard_that_is_gone_before_it_is_evicted_is_passed_over(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_each(address, range(40), width=1000)
+    with SharedStore(address, 100_000) as store:
+        listed = store._committer.listed
+
+        def outdated() -> list[committer.Listed]:
+            found = listed()
+            store._committer._delete([f"shards/{found[0].name}"])
+            return found
+
+        monkeypatch.setattr(store._committer, "listed", outdated)
+        store.put(some(40, width=1000))  # closing the store evicts
+    assert 40 in kept(address, range(41))
+
+
 def close_after(address: str, number: int) -> None:
     with SharedStore(address, None) as store:
         store.put(some(number))

@@ -94,10 +94,7 @@ def _opened(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
 
 
 def _on_export(backbone: Backbone, settings: ExtractParams, kind: Kind, runs_it: str) -> Engine:
-    """Open the export in ONNX Runtime or OpenVINO; export it once more if it is damaged.
-
-    ONNX Runtime always opens it first, so an export that OpenVINO rejects is not damaged.
-    """
+    """Open the export in ONNX Runtime or OpenVINO."""
     from .on_onnxruntime import on_export
 
     if settings.engine == settings.device == "auto" and _sees_gpu() and packages.missing("torch"):
@@ -106,17 +103,8 @@ def _on_export(backbone: Backbone, settings: ExtractParams, kind: Kind, runs_it:
             f" {packages.how_to_install('torch')}",
             flush=True,
         )
-    engine, again = None, False
-    while engine is None:
-        file = exports.exported(backbone)
-        try:
-            engine = on_export(file, kind)
-        except Exception as error:  # ONNX Runtime has a class for each kind of damage
-            if again:
-                raise
-            print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
-            file.unlink(missing_ok=True)  # another process may do the same
-            again = True
+    file = exports.exported(backbone)
+    engine = on_export(file, kind)
     if runs_it == "onnxruntime":
         return engine
     asked = settings.engine == "openvino"

@@ -118,8 +118,8 @@ class Encoder:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the backbone runs on a GPU."""
-        return self.engines[0].on_gpu
+        """Whether any network of the backbone runs on a GPU."""
+        return any(engine.on_gpu for engine in self.engines)
 
     @property
     def layers(self) -> Layers:

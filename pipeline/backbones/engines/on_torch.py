@@ -23,7 +23,7 @@ def on_torch(backbone: TorchBackbone, settings: ExtractParams, kind: Kind, devic
     depend on the rest of its batch.
 
     Raises:
-        DeviceError: GPU memory is too small for a single example.
+        DeviceError: GPU memory is too small for the network, or for a single example.
     """
     # TF32 would round float32 convolutions to 10 bits. Deterministic algorithms make each run
     # compute the same bits.
@@ -31,7 +31,10 @@ def on_torch(backbone: TorchBackbone, settings: ExtractParams, kind: Kind, devic
     torch.backends.cudnn.deterministic = True
     precision: torch.dtype = getattr(torch, settings.precision)
     network = backbone.with_blocks() if backbone.blocks else backbone.module
-    module = network.to(device, precision).to(memory_format=torch.channels_last)
+    try:
+        module = network.to(device, precision).to(memory_format=torch.channels_last)
+    except torch.OutOfMemoryError:
+        raise DeviceError(NO_MEMORY) from None
     side = backbone.preprocessing.crop
     one_at_a_time = threading.Lock()
 

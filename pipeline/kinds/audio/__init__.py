@@ -11,12 +11,14 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core import packages
 from ...core.errors import ParamsError, RefusedError
 from ...examples import files
 from .. import Example, Flaw, Input, Maker, Plain, Shown, View
@@ -174,6 +176,8 @@ class Audio(Plain):
 
     def inputs(self, preprocessing: Input, device: str) -> Maker:
         """Return a maker of inputs [w, …] of each view, which uses the CPU for every device."""
+        if find_spec("soxr") is None:
+            packages.need("audio", "a backbone that takes sounds")
         from .windows import ViewMaker
 
         return ViewMaker(preprocessing)

@@ -133,6 +133,15 @@ def test_memory_that_runs_out_halves_the_batch(project, files, monkeypatch, caps
         engine.features(seen, 9)
     with pytest.raises(DeviceError, match=one_line):
         opened(DEVICE, monkeypatch)
+
+    class TooLarge(Large):
+        def to(self, *_, **__):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    tried = TorchBackbone(TooLarge(), SMALL, 3, "large")
+    monkeypatch.setattr(catalogue, "load", lambda _: tried)
+    with pytest.raises(DeviceError, match=one_line):
+        opened(DEVICE, monkeypatch)
     monkeypatch.setattr(gpu, "warp", lambda *_: Large()(seen))
     with pytest.raises(DeviceError, match=one_line):
         engine.make_views([(files[0], PLAN)])
