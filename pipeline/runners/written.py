@@ -87,7 +87,7 @@ class Written:
 
         Args:
             store: the store of this run. If it is on this machine, the note is written through it:
-                a store that is opened anew could evict what this run has used.
+                another store object could evict what this run has used.
         """
         shards = {name: [rows, _stamp(self._folder / name)] for name, rows in self._rows.items()}
         if shards == self._noted:
