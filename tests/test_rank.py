@@ -38,8 +38,10 @@ def shapes(project, draw_shapes):
 
 
 def test_backbones_are_ranked_and_a_second_look_computes_nothing(
-    shapes, lite0, small_backbone, capsys
+    shapes, lite0, small_backbone, capsys, monkeypatch
 ):
+    # Too little for either network: a run keeps the features of both.
+    monkeypatch.setenv("HEADSTART_STORE_LIMIT", "50KB")
     untrained = f"{SMALL['extract.weights']}:{SMALL['extract.backbone']}"
     shapes.set(**{"rank.backbones": [untrained, "efficientnet_lite0"]})
     rank()

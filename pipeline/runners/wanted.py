@@ -1,6 +1,6 @@
 """List the views that a run needs, and compute the features that the store lacks."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pandas as pd
@@ -47,7 +47,7 @@ def vectors(
     Args:
         examples: a table with the columns `digest` and `path`.
         encoder: the backbone; features that the store has are not computed again.
-        cache: the store, if the stage has opened it.
+        cache: the store, if the stage has opened it; another one could evict what it has used.
 
     Returns:
         one row per example, sorted by digest, as in `every_view`; their features [n, d], as the
@@ -56,23 +56,24 @@ def vectors(
     """
     no_plan = pd.DataFrame(columns=["digest", "view", *encoder.kind.view_columns])
     computed, parts = 0, []
-    for engine in encoder.engines:
-        table = every_view(examples, no_plan, engine)
-        keys = keys_of(table)
-        with nullcontext(cache) if cache else open_store() as store:
+    opened: AbstractContextManager[Store] = nullcontext(cache) if cache else open_store()
+    with opened as store:  # one for all networks
+        for engine in encoder.engines:
+            table = every_view(examples, no_plan, engine)
+            keys = keys_of(table)
             missing = without(table, store.held(keys))
             computed += compute(missing, engine, store, batch_size)
             found = store.get(keys)
-        damaged = without(table, found)  # damage shows only on reading
-        for batch in batches(damaged, batch_size):
-            found |= features_of(batch, engine, batch_size)
-        computed += len(damaged)
-        parts.append(
-            [
-                np.stack([found[key] for key in table[key_column(one)]])
-                for one in engine.each_made_by
-            ]
-        )
+            damaged = without(table, found)  # damage shows only on reading
+            for batch in batches(damaged, batch_size):
+                found |= features_of(batch, engine, batch_size)
+            computed += len(damaged)
+            parts.append(
+                [
+                    np.stack([found[key] for key in table[key_column(one)]])
+                    for one in engine.each_made_by
+                ]
+            )
     return table, joined.with_blocks(*joined.parted(parts)), computed
 
 

@@ -45,6 +45,7 @@ from ..heads.trained import Schedule
 from ..kinds import Kind
 from ..runners.threads import features_of, key_column
 from ..runners.wanted import vectors
+from ..store.vectors import open_store
 from ..tables import joined, targets
 from ..tables.features import Split
 from ..tables.folds import folds as dealt
@@ -145,14 +146,16 @@ def compare(
     has_blocks = training is not None and extracting.precision == "float32"
     blocks = {"blocks": "all" if has_blocks else "last"}
     features, costs, engines = {}, {}, {}
-    for network in networks:
-        asked = extracting.of(network).model_copy(update=blocks)
-        engine = engines[network] = open_encoder(asked, kind).engines[0]
-        table, found, computed = vectors(examples, Encoder((engine,)), extracting.batch_size)
-        features[network] = found[pd.Index(table["digest"]).get_indexer(examples["digest"])]
-        costs[network] = _milliseconds(examples, engine, kind)
-        reused = len(examples) - computed
-        print(f"{stage}: {spelled(network)}: {reused} views reused, {computed} computed")
+    with open_store() as store:  # it keeps what was used since it was opened
+        for network in networks:
+            asked = extracting.of(network).model_copy(update=blocks)
+            engine = engines[network] = open_encoder(asked, kind).engines[0]
+            encoder, size = Encoder((engine,)), extracting.batch_size
+            table, found, computed = vectors(examples, encoder, size, store)
+            features[network] = found[pd.Index(table["digest"]).get_indexer(examples["digest"])]
+            costs[network] = _milliseconds(examples, engine, kind)
+            reused = len(examples) - computed
+            print(f"{stage}: {spelled(network)}: {reused} views reused, {computed} computed")
     candidates = []
     for name, backbone in backbones.items():
         parts = [features[one] for one in backbone.each]
