@@ -1,6 +1,7 @@
 """`headstart.Embedder`: a transformer of scikit-learn's, on the feature store of `extract`."""
 
 import pickle
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,6 +126,14 @@ def test_an_impossible_parameter_is_one_line(paths):
         headstart.Embedder("mfcc").fit([])
     with pytest.raises(headstart.ParamsError, match=r"^Embedder: batch_size is 0; "):
         headstart.Embedder(batch_size=0).fit(paths)
+
+
+def test_without_the_packages_for_sounds_it_says_what_to_install(project, monkeypatch):
+    for module in ("soundfile", "soxr"):
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    wanted = r"^a backbone that takes sounds needs the packages for sounds, .*install audio"
+    with pytest.raises(headstart.MissingSetError, match=wanted):
+        headstart.Embedder("mfcc", kind="audio").fit([])
 
 
 def test_threads_that_begin_on_an_empty_store_share_one_export(tmp_path, monkeypatch, draw_picture):
