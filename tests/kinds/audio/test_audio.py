@@ -7,7 +7,6 @@ import io
 import json
 import os
 import struct
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -22,8 +21,7 @@ from PIL import Image, ImageDraw
 
 from pipeline import kinds
 from pipeline.backbones.engines.on_onnxruntime import on_export
-from pipeline.core import packages
-from pipeline.core.errors import MissingSetError, ParamsError, RefusedError
+from pipeline.core.errors import ParamsError, RefusedError
 from pipeline.examples import lettering
 from pipeline.heads.head import Head
 from pipeline.kinds import Pixels, Spectrum, Waveform
@@ -433,14 +431,6 @@ def test_a_sound_has_the_same_bits_in_any_company(exported, name):
     assert np.array_equal(together, np.stack(alone))
     assert np.isfinite(together).all()
     assert not np.array_equal(together[0], together[1])
-
-
-def test_without_the_extra_one_line_names_it(monkeypatch):
-    for module in packages.SETS["audio"]:
-        monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(packages, "_found", lambda module: module not in packages.SETS["audio"])
-    with pytest.raises(MissingSetError, match=r"^a backbone that takes sounds needs .*audio`$"):
-        AUDIO.inputs(SPEECH, "cpu")
 
 
 def test_silence_has_finite_features(exported):
