@@ -14,7 +14,7 @@ from pipeline.tables.features import Split
 def test_a_low_coverage_is_doubted_and_one_that_is_kept_rarely(grouped):
     """Each example of a group of ten is held, or none: they are as good as one."""
     random, alarms = np.random.default_rng(0), 0
-    told = PredictionSets(0.9, reach=(1.0,), examples=500, groups=500 if grouped else None)
+    sets = PredictionSets(0.9, reach=(1.0,), examples=500, groups=500 if grouped else None)
     names = np.array([f"{number:064x}" for number in range(1000)])
     features = np.zeros((1000, 1), np.float32)
 
@@ -34,7 +34,7 @@ def test_a_low_coverage_is_doubted_and_one_that_is_kept_rarely(grouped):
 
 
 def test_few_groups_are_not_tested():
-    told = PredictionSets(0.9, reach=(1.0,), examples=500, groups=200)
+    sets = PredictionSets(0.9, reach=(1.0,), examples=500, groups=200)
     names = np.array([f"{number:064x}" for number in range(50)])
     test = Split(names, names, np.zeros(50, int), np.full((50, 1), 9.0), np.zeros((50, 1)))
     groups = np.arange(50) // 10
@@ -46,6 +46,6 @@ def test_groups_of_the_calibration_count_though_no_test_examples_share_one():
     names = np.array([f"{number:064x}" for number in range(1000)])
     labels = np.where(np.arange(1000) < 860, 0.0, 2.0)[:, None]
     test = Split(names, names, np.zeros(1000, np.int32), labels, np.zeros((1000, 1), np.float32))
-    told = PredictionSets(0.9, reach=(1.0,), examples=1000)
-    assert doubts(told, np.zeros((1000, 1)), test, ["n"])
-    assert not doubts(replace(told, groups=100), np.zeros((1000, 1)), test, ["n"])
+    sets = PredictionSets(0.9, reach=(1.0,), examples=1000)
+    assert doubts(sets, np.zeros((1000, 1)), test, ["n"])
+    assert not doubts(replace(sets, groups=100), np.zeros((1000, 1)), test, ["n"])

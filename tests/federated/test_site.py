@@ -140,8 +140,8 @@ def test_one_example_that_moves_to_the_training_split_is_told(oslo, capsys):
     site.run("oslo")
     assert "1 example of class ants differs from submission 1" in capsys.readouterr().out
     assert site.PAGE.read_text().count("| 40 | 1 | none |") == 1
-    told = (sums_of().class_sums - before.class_sums)[0]
-    np.testing.assert_allclose(told, view.astype(np.float32), atol=1e-9)
+    difference = (sums_of().class_sums - before.class_sums)[0]
+    np.testing.assert_allclose(difference, view.astype(np.float32), atol=1e-9)
 
 
 def into_training(project):

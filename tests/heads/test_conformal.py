@@ -206,8 +206,8 @@ def test_sets_are_made_wherever_there_are_as_many_groups_as_they_need():
     pool = blobs(2400, 0, dimension=4, distance=0.4)
     for count, of, wanted in ((120, 0.9, (3, 120)), (150, 0.9, (2, 100)), (120, 0.85, (2, 80))):
         groups = [f"group {number * count // 2400}" for number in range(2400)]
-        told = calibrated(pool, HEADS["nearest_mean"], of, group=groups)
-        assert (told.folds, told.groups) == wanted
+        sets = calibrated(pool, HEADS["nearest_mean"], of, group=groups)
+        assert (sets.folds, sets.groups) == wanted
     groups = [f"group {number * 60 // 2400}" for number in range(2400)]
     why = calibrated(pool, HEADS["nearest_mean"], group=groups).why_none
     assert why.startswith("60 groups of training and validation examples are too few")
