@@ -24,7 +24,7 @@ def test_a_low_coverage_is_doubted_and_one_that_is_kept_rarely(grouped):
         labels = np.where(held, 0.0, 2.0)[:, None]
         test = Split(names, names, np.zeros(1000, np.int32), labels, features)
         groups = np.arange(1000) // 10 if grouped else None
-        return doubts(told, np.zeros((1000, 1)), test, ["n"], groups=groups)
+        return doubts(sets, np.zeros((1000, 1)), test, ["n"], groups=groups)
 
     for _ in range(200):
         # What a quantile of 500 scores at rank 451 holds of all examples.
@@ -38,7 +38,7 @@ def test_few_groups_are_not_tested():
     names = np.array([f"{number:064x}" for number in range(50)])
     test = Split(names, names, np.zeros(50, int), np.full((50, 1), 9.0), np.zeros((50, 1)))
     groups = np.arange(50) // 10
-    (line,) = doubts(told, np.zeros((50, 1)), test, ["n"], groups=groups)
+    (line,) = doubts(sets, np.zeros((50, 1)), test, ["n"], groups=groups)
     assert "not tested: too few groups (5)" in line
 
 
